@@ -1,0 +1,706 @@
+"""Every operation a NameNode answers: request, response, and whether it writes.
+
+`OPERATIONS` is the one registry. `POST /v1/<name>` and the WebSocket `/v1/rpc` share everything behind it.
+A request decodes into its struct at the edge, or the caller gets `invalid-request`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from .model import (
+    MAX_BLOCK_BYTES,
+    Block,
+    BlockId,
+    BlockRef,
+    ContentSummary,
+    Digest,
+    Event,
+    FileBlocks,
+    FileStatus,
+    GenerationStamp,
+    INodeId,
+    LocatedBlock,
+    Mode,
+    NodeAddress,
+    NodeId,
+    NonNegative,
+    Replication,
+    Struct,
+    TargetBlock,
+)
+
+WIRE_VERSION = 1
+MAX_BATCH = 1024  # entries in any list of a request
+MAX_PAGE = 5_000  # entries in any page of an answer
+
+PathText = Annotated[str, msgspec.Meta(max_length=16_384)]  # the exact limits: common/paths.py
+Holder = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]  # a client's lease name
+XattrName = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+XattrValue = Annotated[bytes, msgspec.Meta(max_length=65_536)]
+BlockSize = Annotated[int, msgspec.Meta(ge=1, le=MAX_BLOCK_BYTES)]
+
+
+class Failure(Struct):
+    """An error as it travels; in lists it stands where the result of its entry would."""
+
+    code: str
+    message: str
+    reference: str = ""  # what to look for in the server's log
+
+
+class Done(Struct):
+    """The answer of an operation that has nothing to say."""
+
+
+# --- reading -----------------------------------------------------------------------------------
+
+
+class Stat(Struct):
+    path: PathText
+
+
+class ListDirectory(Struct):
+    """A page of a directory in order of name bytes; of a file: the file itself.
+
+    *locations*: give each file's blocks too (what a recursive get wants).
+    """
+
+    path: PathText
+    start_after: PathText = ""
+    limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_PAGE)] = 1_000
+    locations: bool = False
+
+
+class DirectoryPage(Struct):
+    entries: list[FileStatus]
+    more: bool
+    blocks: list[list[LocatedBlock]] = []  # beside *entries*, when asked for
+    is_file: bool = False  # the path names a file, and *entries* is that file
+
+
+class Summarize(Struct):
+    path: PathText
+
+
+class Locate(Struct):
+    """The blocks that cover *length* bytes at *offset* (length -1: to the end)."""
+
+    path: PathText
+    offset: NonNegative = 0
+    length: int = -1
+
+
+class LocateMany(Struct):
+    paths: Annotated[list[PathText], msgspec.Meta(max_length=MAX_BATCH)]
+
+
+class LocatedMany(Struct):
+    files: list[FileBlocks | Failure]
+
+
+class GetXattrs(Struct):
+    path: PathText
+
+
+class Xattrs(Struct):
+    xattrs: dict[str, bytes]
+
+
+class ReadEvents(Struct):
+    """Sealed events after offset *after*, oldest first."""
+
+    after: NonNegative = 0
+    limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_PAGE)] = 1_000
+    path_prefix: PathText = ""
+
+
+class EventPage(Struct):
+    events: list[Event]
+    last_offset: int  # of the newest sealed event, whether or not it is in this page
+    next_after: int  # pass it as *after* to go on: filtered-out events are skipped
+
+
+class GetReport(Struct):
+    pass
+
+
+class NodeReport(Struct):
+    address: NodeAddress
+    uuid: str
+    state: Literal["live", "stale", "dead"]
+    capacity_bytes: int
+    used_bytes: int
+    remaining_bytes: int
+    blocks: int
+    last_contact_s: float
+    active_transfers: int
+    volumes: int
+    failed_volumes: int
+    version: str
+
+
+class ClusterReport(Struct):
+    cluster_id: str
+    version: str
+    safe_mode: str  # the reason, or "" when it is off
+    files: int
+    directories: int
+    blocks: int
+    under_replicated: int
+    missing: int
+    pending_deletion: int
+    capacity_bytes: int
+    used_bytes: int
+    remaining_bytes: int
+    nodes: list[NodeReport]
+
+
+class GetServerInfo(Struct):
+    pass
+
+
+class ServerInfo(Struct):
+    """What a client needs before its first write, and defaults it should show."""
+
+    cluster_id: str
+    version: str
+    wire_version: int
+    default_replication: int
+    default_block_size: int
+    min_replicas: int
+    small_block_bytes: int  # blocks up to this size go through the batched stream
+    trash_interval_s: int  # 0: no trash
+    lease_timeout_s: float
+
+
+# --- writing -----------------------------------------------------------------------------------
+
+
+class Mkdirs(Struct):
+    """*parents*: create missing parents and don't mind if the directory is there (mkdir -p)."""
+
+    path: PathText
+    mode: Mode = 0o755
+    parents: bool = True
+
+
+class Create(Struct):
+    """Open a new file for writing by *holder*. Answers its status.
+
+    *overwrite* replaces an existing file. block_size is rounded up to a multiple of 1 MiB.
+    """
+
+    path: PathText
+    holder: Holder
+    mode: Mode = 0o644
+    overwrite: bool = False
+    create_parents: bool = True
+    replication: Replication | None = None
+    block_size: BlockSize | None = None
+
+
+class BlockCommit(Struct):
+    """A block that is finalized on *nodes*: what the pipeline's last answer said."""
+
+    block_id: BlockId
+    generation: GenerationStamp
+    length: NonNegative
+    digest: Digest
+    nodes: Annotated[list[NodeId], msgspec.Meta(min_length=1, max_length=512)]
+
+
+class AddBlock(Struct):
+    """Append a block to a file open for write; *commits* records earlier ones of it as finalized."""
+
+    path: PathText
+    inode_id: INodeId
+    holder: Holder
+    commits: Annotated[list[BlockCommit], msgspec.Meta(max_length=MAX_BATCH)] = []
+    exclude: Annotated[list[NodeId], msgspec.Meta(max_length=MAX_BATCH)] = []
+
+
+class AbandonBlock(Struct):
+    """Take back a block that AddBlock gave and no pipeline accepted."""
+
+    inode_id: INodeId
+    holder: Holder
+    block_id: BlockId
+
+
+class UpdatePipeline(Struct):
+    """A write goes on without some of its nodes, or with new ones: give the block a new generation.
+
+    *keep* are the nodes that hold the acknowledged bytes. With *extend* the NameNode adds new nodes so
+    that the block's replication is met, as far as nodes can be had, never one of *exclude*; the answer's `base.sources` are *keep*.
+    """
+
+    inode_id: INodeId  # 0: a block from Allocate, that belongs to no file yet
+    holder: Holder
+    block: BlockRef
+    length: NonNegative  # acknowledged so far
+    keep: Annotated[list[NodeId], msgspec.Meta(min_length=1, max_length=512)]
+    exclude: Annotated[list[NodeId], msgspec.Meta(max_length=MAX_BATCH)] = []
+    extend: bool = False
+
+
+class Sync(Struct):
+    """Record the visible length of the last block of a file open for write (hflush, hsync)."""
+
+    inode_id: INodeId
+    holder: Holder
+    block: BlockRef
+    length: NonNegative
+    commits: Annotated[list[BlockCommit], msgspec.Meta(max_length=MAX_BATCH)] = []
+
+
+class Complete(Struct):
+    """Close a file: *commits* are its blocks not yet recorded as finalized. Answers its status."""
+
+    path: PathText
+    inode_id: INodeId
+    holder: Holder
+    commits: Annotated[list[BlockCommit], msgspec.Meta(max_length=MAX_BATCH)] = []
+    mtime_ms: int | None = None
+
+
+class Append(Struct):
+    """Reopen a closed file for writing at its end."""
+
+    path: PathText
+    holder: Holder
+
+
+class Truncate(Struct):
+    """Cut a closed file to *length*.
+
+    Where the cut falls inside a block, the answer is open for write with a block to finish (`OpenedFile.block`,
+    whose base says what to keep): the client runs its pipeline with no bytes and completes the file.
+    """
+
+    path: PathText
+    holder: Holder
+    length: NonNegative
+
+
+class OpenedFile(Struct):
+    """A file open for write. *block* is the last one, if it is to be filled further.
+
+    *block_offset*: where that block (or the next one) begins in the file.
+    """
+
+    status: FileStatus
+    block: TargetBlock | None = None
+    block_offset: int = 0
+    closed: bool = False  # truncate was done at once, nothing is open
+
+
+class Allocate(Struct):
+    """Names and targets for blocks that belong to no file yet: they get one by PutFiles.
+
+    All blocks of one answer share *nodes*, so that many small ones can travel as one stream. The allocation lives as long
+    as *holder* renews its lease; blocks never put are deleted after that.
+    """
+
+    holder: Holder
+    count: Annotated[int, msgspec.Meta(ge=1, le=MAX_BATCH)]
+    length: NonNegative  # of the largest of them, to place them
+    replication: Replication | None = None
+    exclude: Annotated[list[NodeId], msgspec.Meta(max_length=MAX_BATCH)] = []
+
+
+class Allocation(Struct):
+    first_block_id: BlockId  # the blocks are first_block_id .. first_block_id + count - 1
+    count: int
+    generation: GenerationStamp
+    nodes: list[NodeAddress]
+
+
+class PutFile(Struct):
+    """A whole file, its blocks already on DataNodes: it appears in one step."""
+
+    path: PathText
+    mode: Mode = 0o644
+    overwrite: bool = False
+    create_parents: bool = True
+    replication: Replication | None = None
+    block_size: BlockSize | None = None
+    mtime_ms: int | None = None
+    blocks: Annotated[list[BlockCommit], msgspec.Meta(max_length=65_536)] = []
+
+
+class PutFiles(Struct):
+    holder: Holder
+    files: Annotated[list[PutFile], msgspec.Meta(max_length=MAX_BATCH)]
+
+
+class StatusList(Struct):
+    """One result for each entry of the request, in its order."""
+
+    results: list[FileStatus | Failure]
+
+
+class MkdirsMany(Struct):
+    directories: Annotated[list[Mkdirs], msgspec.Meta(max_length=MAX_BATCH)]
+
+
+class StatMany(Struct):
+    paths: Annotated[list[PathText], msgspec.Meta(max_length=MAX_BATCH)]
+
+
+class Rename(Struct):
+    """*into*: if the destination is a directory, move below it (as mv and HDFS's rename do)."""
+
+    source: PathText
+    destination: PathText
+    overwrite: bool = False
+    into: bool = False
+
+
+class Renamed(Struct):
+    path: str  # where it is now
+
+
+class Delete(Struct):
+    path: PathText
+    recursive: bool = False
+
+
+class Deleted(Struct):
+    existed: bool
+
+
+class DeleteMany(Struct):
+    paths: Annotated[list[PathText], msgspec.Meta(max_length=MAX_BATCH)]
+    recursive: bool = False
+
+
+class DeletedMany(Struct):
+    results: list[Deleted | Failure]
+
+
+class MoveToTrash(Struct):
+    """Rename below /user/USER/.Trash/Current, keeping the whole path (a time is added on a clash)."""
+
+    path: PathText
+
+
+class Concat(Struct):
+    """Append the blocks of *sources* to *target*; the sources disappear."""
+
+    target: PathText
+    sources: Annotated[list[PathText], msgspec.Meta(min_length=1, max_length=MAX_BATCH)]
+
+
+class Copy(Struct):
+    """A second file on the same blocks: no byte is moved."""
+
+    source: PathText
+    destination: PathText
+    overwrite: bool = False
+    create_parents: bool = False
+
+
+class SetReplication(Struct):
+    path: PathText
+    replication: Replication
+
+
+class SetMode(Struct):
+    path: PathText
+    mode: Mode
+
+
+class SetOwner(Struct):
+    """None leaves as it is."""
+
+    path: PathText
+    owner: Annotated[str, msgspec.Meta(min_length=1, max_length=255)] | None = None
+    group: Annotated[str, msgspec.Meta(min_length=1, max_length=255)] | None = None
+
+
+class SetTimes(Struct):
+    """None leaves as it is."""
+
+    path: PathText
+    mtime_ms: int | None = None
+    atime_ms: int | None = None
+
+
+class SetXattr(Struct):
+    """*flag*: "set" creates or replaces, "create" and "replace" insist."""
+
+    path: PathText
+    name: XattrName
+    value: XattrValue
+    flag: Literal["set", "create", "replace"] = "set"
+
+
+class RemoveXattr(Struct):
+    path: PathText
+    name: XattrName
+
+
+class SetQuota(Struct):
+    """-1 clears, None leaves as it is."""
+
+    path: PathText
+    names: Annotated[int, msgspec.Meta(ge=-1)] | None = None
+    space_bytes: Annotated[int, msgspec.Meta(ge=-1)] | None = None
+
+
+class RenewLease(Struct):
+    """Keeps every file and allocation of *holder* open; to be sent a few times in each lease timeout."""
+
+    holder: Holder
+
+
+class RecoverLease(Struct):
+    """Ask that a file another client left open be closed. Answers whether it is closed now."""
+
+    path: PathText
+
+
+class Recovered(Struct):
+    closed: bool
+
+
+class BadReplica(Struct):
+    block: BlockRef
+    node_id: NodeId
+    reason: Literal["corrupt", "missing"]
+
+
+class ReportBadReplicas(Struct):
+    """A reader's (or a DataNode's) word that replicas are corrupt or gone."""
+
+    replicas: Annotated[list[BadReplica], msgspec.Meta(max_length=MAX_BATCH)]
+
+
+# --- DataNodes ---------------------------------------------------------------------------------
+
+
+class VolumeReport(Struct):
+    volume_id: str
+    path: str
+    capacity_bytes: NonNegative
+    used_bytes: NonNegative
+    remaining_bytes: NonNegative
+    failure: str = ""  # why it is out of service, or ""
+
+
+class Register(Struct):
+    """*address.node_id* is 0; the NameNode answers with the one that belongs to *uuid*."""
+
+    wire_version: int
+    version: str
+    uuid: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    address: NodeAddress
+    cluster_id: str = ""  # "" before the first registration; a foreign cluster is refused
+    volumes: Annotated[list[VolumeReport], msgspec.Meta(max_length=256)] = []
+
+
+class Registered(Struct):
+    node_id: NodeId
+    cluster_id: str
+    heartbeat_interval_s: float
+    block_report_interval_s: float
+
+
+class Heartbeat(Struct):
+    node_id: NodeId
+    uuid: str
+    active_transfers: NonNegative = 0
+    blocks: NonNegative = 0
+    volumes: Annotated[list[VolumeReport], msgspec.Meta(max_length=256)] = []
+
+
+class DeleteReplicas(Struct, tag="delete-replicas"):
+    """Answered by `removed` in an incremental report, also for replicas that are not there."""
+
+    blocks: list[BlockRef]
+
+
+class CopyReplica(Struct, tag="copy-replica"):
+    """Fetch *block* from one of *sources*, verify it, keep it, report it as received."""
+
+    block: Block
+    sources: list[NodeAddress]
+
+
+class RecoverBlock(Struct, tag="recover-block"):
+    """Lead the recovery of a block whose writer is gone: agree on a length among *nodes*, give all the new generation,
+    and report by CommitRecovery."""
+
+    block: BlockRef
+    new_generation: GenerationStamp
+    nodes: list[NodeAddress]
+    minimum_length: NonNegative  # synced bytes: less than this must never be agreed on
+
+
+class ReportBlocks(Struct, tag="report-blocks"):
+    """Send a full block report now."""
+
+
+class VerifyReplicas(Struct, tag="verify-replicas"):
+    """Rows say this node has these, its full report did not: answer by an incremental report."""
+
+    blocks: list[BlockRef]
+
+
+Command = DeleteReplicas | CopyReplica | RecoverBlock | ReportBlocks | VerifyReplicas
+
+
+class HeartbeatAnswer(Struct):
+    commands: list[Command]
+    register_again: bool = False  # the NameNode does not know this node (it has restarted)
+
+
+class ReplicaReport(Struct):
+    block_id: BlockId
+    generation: GenerationStamp
+    length: NonNegative
+    finalized: bool = True
+    digest: bytes = b""  # of a finalized block, where cheap to tell
+
+
+class BlockReportPage(Struct):
+    """All replicas with start_after < block_id (and <= those of the last one, unless *last*), ascending."""
+
+    node_id: NodeId
+    report_id: str
+    start_after: NonNegative
+    replicas: Annotated[list[ReplicaReport], msgspec.Meta(max_length=50_000)]
+    last: bool
+
+
+class IncrementalReport(Struct):
+    """What changed on a DataNode since it last said so; safe to resend."""
+
+    node_id: NodeId
+    received: Annotated[list[ReplicaReport], msgspec.Meta(max_length=50_000)] = []
+    removed: Annotated[list[BlockRef], msgspec.Meta(max_length=50_000)] = []
+    bad: Annotated[list[BlockRef], msgspec.Meta(max_length=50_000)] = []
+
+
+class CommitRecovery(Struct):
+    """The outcome of RecoverBlock. No *commit*: no node has any byte of it, and none was ever synced."""
+
+    block: BlockRef
+    new_generation: GenerationStamp
+    commit: BlockCommit | None = None
+
+
+# --- registry ----------------------------------------------------------------------------------
+
+
+class Operation(msgspec.Struct, frozen=True):
+    """One entry of the registry. *writes*: a request id makes a resend harmless."""
+
+    name: str
+    request: type[Struct]
+    response: type[Struct]
+    writes: bool
+    for_nodes: bool = False  # only DataNodes call it
+
+
+def _registry() -> dict[str, Operation]:
+    read = [
+        ("stat", Stat, FileStatus),
+        ("stat_many", StatMany, StatusList),
+        ("list", ListDirectory, DirectoryPage),
+        ("summarize", Summarize, ContentSummary),
+        ("locate", Locate, FileBlocks),
+        ("locate_many", LocateMany, LocatedMany),
+        ("get_xattrs", GetXattrs, Xattrs),
+        ("events", ReadEvents, EventPage),
+        ("report", GetReport, ClusterReport),
+        ("server_info", GetServerInfo, ServerInfo),
+        ("report_bad_replicas", ReportBadReplicas, Done),
+    ]
+    write = [
+        ("mkdirs", Mkdirs, FileStatus),
+        ("mkdirs_many", MkdirsMany, StatusList),
+        ("create", Create, FileStatus),
+        ("add_block", AddBlock, TargetBlock),
+        ("abandon_block", AbandonBlock, Done),
+        ("update_pipeline", UpdatePipeline, TargetBlock),
+        ("sync", Sync, Done),
+        ("complete", Complete, FileStatus),
+        ("append", Append, OpenedFile),
+        ("truncate", Truncate, OpenedFile),
+        ("allocate", Allocate, Allocation),
+        ("put_files", PutFiles, StatusList),
+        ("rename", Rename, Renamed),
+        ("delete", Delete, Deleted),
+        ("delete_many", DeleteMany, DeletedMany),
+        ("move_to_trash", MoveToTrash, Renamed),
+        ("concat", Concat, FileStatus),
+        ("copy", Copy, FileStatus),
+        ("set_replication", SetReplication, Done),
+        ("set_mode", SetMode, Done),
+        ("set_owner", SetOwner, Done),
+        ("set_times", SetTimes, Done),
+        ("set_xattr", SetXattr, Done),
+        ("remove_xattr", RemoveXattr, Done),
+        ("set_quota", SetQuota, Done),
+        ("renew_lease", RenewLease, Done),
+        ("recover_lease", RecoverLease, Recovered),
+    ]
+    nodes = [
+        ("register", Register, Registered),
+        ("heartbeat", Heartbeat, HeartbeatAnswer),
+        ("block_report", BlockReportPage, Done),
+        ("incremental_report", IncrementalReport, Done),
+        ("commit_recovery", CommitRecovery, Done),
+    ]
+    operations = [Operation(n, q, r, False) for n, q, r in read]
+    operations += [Operation(n, q, r, True) for n, q, r in write]
+    operations += [Operation(n, q, r, True, for_nodes=True) for n, q, r in nodes]
+    return {operation.name: operation for operation in operations}
+
+
+OPERATIONS: dict[str, Operation] = _registry()
+
+
+# --- frames of the WebSocket /v1/rpc -------------------------------------------------------------
+
+
+class Hello(Struct):
+    """First message of a client. *client_id* outlives the connection: with a call's id it names a request."""
+
+    wire_version: int
+    client_id: Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+    user: Annotated[str, msgspec.Meta(max_length=255)] = ""
+    software: Annotated[str, msgspec.Meta(max_length=255)] = ""
+
+
+class Welcome(Struct):
+    """The server's answer to Hello."""
+
+    wire_version: int
+    cluster_id: str
+    version: str
+
+
+class Call(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One call; a frame is a list of them. *call_id* grows through a client's life, over reconnects."""
+
+    call_id: Annotated[int, msgspec.Meta(ge=1, le=2**62)]
+    operation: str
+    request: msgspec.Raw
+    resent: bool = False  # may have been carried out before: look for its recorded answer
+
+
+class Reply(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One answer; a frame is a list of them, in any order. *value* is a Failure unless *ok*."""
+
+    call_id: int
+    ok: bool
+    value: msgspec.Raw
+
+
+MAX_FRAME_BYTES = 16 * 1024 * 1024
+MAX_CALLS_PER_FRAME = 4_096
