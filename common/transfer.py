@@ -41,7 +41,6 @@ from typing import Annotated, Literal
 import msgspec
 
 from .errors import InvalidRequest, RequestTooLarge
-
 from .model import (
     MAX_BLOCK_BYTES,
     BlockBase,
@@ -234,7 +233,7 @@ def pack_packet_header(
 def unpack_header(header: bytes | bytearray | memoryview) -> tuple[int, Kind, Flag]:
     """Body length, kind and flags of a frame header; InvalidRequest or RequestTooLarge if it is none."""
     length, kind, flags, zero = HEADER.unpack(header)
-    if kind not in Kind.__members__.values() or zero or flags > 15:
+    if not 1 <= kind <= 4 or zero or flags > 15:
         raise InvalidRequest("what came is no frame of the block stream protocol")
     limit = MAX_PACKET_BYTES + PACKET_HEAD.size if kind == Kind.PACKET else MAX_CONTROL_BYTES
     if length > limit:

@@ -1,0 +1,285 @@
+"""Configuration: one frozen value per role, from defaults < TOML file < environment < flags.
+
+The TOML file has a table for each role; the environment has `TWINFS_<ROLE>_<FIELD>` for each field, e.g.
+`TWINFS_NAMENODE_DIR`, and `TWINFS_CONFIG` names the file. An unknown key, a wrong type or a broken relation is
+InvalidConfig at start, with the key and where it came from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import getpass
+import os
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from .errors import InvalidConfig
+from .model import DEFAULT_BLOCK_BYTES, MAX_BLOCK_BYTES, MIB
+
+
+def _positive(config: Any, *names: str) -> None:
+    for name in names:
+        if getattr(config, name) <= 0:
+            raise InvalidConfig(f"{name} must be greater than 0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NameNodeConfig:
+    """`dfs namenode`."""
+
+    dir: str = (
+        "twinfs-namenode"  # where the SQLite database lies; unused with a postgresql:// database
+    )
+    database: str = ""  # "" = SQLite in *dir*; else a postgresql:// URL
+    host: str = (
+        "127.0.0.1"  # address to listen on; nothing is authenticated yet, so loopback by default
+    )
+    port: int = 9870  # HDFS's dfs.namenode.http-address; 0 takes a free one
+    ready_file: str = ""  # written, as JSON, when the server answers
+    user: str = ""  # superuser; "" = the account that runs the NameNode
+    supergroup: str = "supergroup"  # HDFS's dfs.permissions.superusergroup
+    replication: int = 3  # default for new files
+    block_bytes: int = DEFAULT_BLOCK_BYTES
+    min_replicas: int = (
+        2  # copies that must be durable before a write is acknowledged (never more than asked)
+    )
+    small_block_bytes: int = 1 * MIB  # blocks up to this size travel in the batched stream
+    heartbeat_interval_s: float = 3.0
+    stale_after_s: float = 10.0  # a stale node is asked last and gets no new blocks if others can
+    dead_after_s: float = 30.0  # HDFS waits 630 s: copying is dear at its size
+    block_report_interval_s: float = 3600.0
+    lease_timeout_s: float = 60.0  # HDFS's soft limit: after it another client may take over
+    lease_hard_timeout_s: float = (
+        1200.0  # HDFS's hard limit: after it the NameNode closes the file by itself
+    )
+    trash_interval_s: int = 86_400  # 0 deletes at once
+    delete_grace_s: float = (
+        5.0  # bytes of a deleted file stay this long for readers that have it open
+    )
+    request_memory_s: float = (
+        600.0  # how long answers are kept for resent requests; HDFS's retry cache: 600 s
+    )
+    event_retention: int = 10_000_000  # entries of the change stream kept at least
+    readers: int = 2  # threads for reading transactions
+    cache_mib: int = 64  # SQLite's page cache in all, MiB
+    safe_mode_nodes: int = 1  # DataNodes that must have registered before writes are allowed
+    max_request_bytes: int = 16 * MIB
+    max_connections: int = 4096
+    max_transfers_per_node: int = 8  # repair copies one node sends or receives at a time
+    log_level: str = "INFO"
+    log_format: str = "text"  # or "json"
+
+    def __post_init__(self) -> None:
+        _positive(self, "replication", "min_replicas", "heartbeat_interval_s", "lease_timeout_s")
+        _positive(self, "readers", "cache_mib", "block_bytes", "max_request_bytes")
+        if self.block_bytes % MIB or self.block_bytes > MAX_BLOCK_BYTES:
+            raise InvalidConfig("block_bytes must be a multiple of 1 MiB, 128 MiB at most")
+        if self.dead_after_s <= 3 * self.heartbeat_interval_s:
+            raise InvalidConfig("dead_after_s must exceed three heartbeat intervals")
+        if not self.heartbeat_interval_s < self.stale_after_s <= self.dead_after_s:
+            raise InvalidConfig(
+                "stale_after_s must lie between heartbeat_interval_s and dead_after_s"
+            )
+        if self.lease_hard_timeout_s < self.lease_timeout_s:
+            raise InvalidConfig("lease_hard_timeout_s must not be below lease_timeout_s")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataNodeConfig:
+    """`dfs datanode`."""
+
+    namenode: tuple[str, ...] = ("http://127.0.0.1:9870",)
+    dir: tuple[str, ...] = ("twinfs-datanode",)  # one volume each
+    host: str = (
+        "127.0.0.1"  # address to listen on, and, unless *advertise* is set, to be reached at
+    )
+    advertise: str = ""  # the name or address that others reach this node by
+    port: int = 9864  # HTTP; HDFS's dfs.datanode.http.address; 0 takes a free one
+    data_port: int = 9866  # block stream protocol; HDFS's dfs.datanode.address
+    socket: str = ""  # Unix socket for clients on this machine; "" = inside the first volume; "none" = no socket
+    ready_file: str = ""
+    rack: str = "/default-rack"
+    reserved_bytes: int = 0  # left free on each volume for others
+    failed_volumes_tolerated: int = 0  # the process ends when more volumes than this have failed
+    small_block_bytes: int = 64 * 1024  # blocks up to this size live inside the volume's index
+    max_connections: int = 1024  # block streams open at once, idle ones included; HDFS's dfs.datanode.max.transfer.threads
+    transfer_memory_mib: int = 64  # buffers of all transfers together
+    idle_timeout_s: float = 300.0  # an idle connection is closed after this
+    stall_timeout_s: float = 60.0  # a peer that moves no byte for this long is given up
+    report_page: int = 10_000  # replicas in a page of a full block report
+    log_level: str = "INFO"
+    log_format: str = "text"
+
+    def __post_init__(self) -> None:
+        _positive(self, "max_connections", "transfer_memory_mib", "stall_timeout_s", "report_page")
+        if not self.dir:
+            raise InvalidConfig("a DataNode needs at least one volume: --dir DIR")
+        if len({str(Path(path).resolve()) for path in self.dir}) != len(self.dir):
+            raise InvalidConfig("the same volume directory is given twice")
+        if not 0 <= self.small_block_bytes <= MIB:
+            raise InvalidConfig("small_block_bytes must be between 0 and 1 MiB")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientConfig:
+    """Every `dfs` command and `FileSystem`."""
+
+    namenode: str = "http://127.0.0.1:9870"
+    user: str = ""  # "" = the account that runs the program
+    replication: int = 0  # 0 = the cluster's default
+    block_bytes: int = 0  # 0 = the cluster's default
+    durability: str = "synced"  # or "replicated": don't wait for the disks of the DataNodes
+    retry_s: float = 30.0  # how long a call is retried while the NameNode is away
+    connect_timeout_s: float = 5.0
+    read_timeout_s: float = 30.0  # a DataNode that sends nothing for so long is given up
+    ack_timeout_s: float = 60.0
+    parallel_blocks: int = 3  # blocks in flight in a get or put
+    ack_window_packets: int = 16  # packets of 1 MiB a writer keeps until they are acknowledged
+    short_circuit: bool = (
+        True  # read through the DataNode's Unix socket where it is on this machine
+    )
+    trash: bool = True  # rm moves to the trash where the cluster has one
+    working_directory: str = ""  # "" = /user/USER
+
+    def __post_init__(self) -> None:
+        _positive(self, "retry_s", "connect_timeout_s", "read_timeout_s", "parallel_blocks")
+        _positive(self, "ack_window_packets", "ack_timeout_s")
+        if self.durability not in ("synced", "replicated"):
+            raise InvalidConfig('durability must be "synced" or "replicated"')
+        if not self.namenode.startswith(("http://", "https://")):
+            raise InvalidConfig(f"namenode must be an http:// URL, not {self.namenode!r}")
+
+    @property
+    def user_name(self) -> str:
+        return self.user or getpass.getuser()
+
+
+ROLES: dict[str, type] = {
+    "namenode": NameNodeConfig,
+    "datanode": DataNodeConfig,
+    "client": ClientConfig,
+}
+C = TypeVar("C", NameNodeConfig, DataNodeConfig, ClientConfig)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One value and where it came from, for `dfs config`."""
+
+    name: str
+    value: Any
+    origin: str
+
+
+def load(
+    kind: type[C],
+    flags: Mapping[str, Any] | None = None,
+    *,
+    file: str | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> C:
+    """The configuration of one role. *flags* that are None are not given."""
+    return build(kind, settings(kind, flags, file=file, environ=environ))
+
+
+def build(kind: type[C], values: list[Setting]) -> C:
+    return kind(**{setting.name: setting.value for setting in values})
+
+
+def settings(
+    kind: type[C],
+    flags: Mapping[str, Any] | None = None,
+    *,
+    file: str | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> list[Setting]:
+    """Every field with its value and origin ("default", "file PATH", "environment NAME", "flag")."""
+    role = next(name for name, cls in ROLES.items() if cls is kind)
+    hints = typing.get_type_hints(kind)
+    path = file or environ.get("TWINFS_CONFIG") or _default_file(environ)
+    table = _read_table(path, role, bool(file or environ.get("TWINFS_CONFIG"))) if path else {}
+    unknown = sorted(set(table) - set(hints))
+    if unknown:
+        raise InvalidConfig(f"unknown key {unknown[0]!r} in table [{role}] of {path}")
+    found = []
+    for field in dataclasses.fields(kind):
+        variable = f"TWINFS_{role.upper()}_{field.name.upper()}"
+        # Everybody's first variable gets the short name.
+        if role == "client" and field.name == "namenode" and variable not in environ:
+            variable = "TWINFS_NAMENODE"
+        given = None if flags is None else flags.get(field.name)
+        if given is not None and given != ():
+            value, origin = given, "flag"
+        elif variable in environ:
+            value, origin = environ[variable], f"environment {variable}"
+        elif field.name in table:
+            value, origin = table[field.name], f"file {path}"
+        else:
+            value, origin = field.default, "default"
+        if origin != "default":
+            value = _coerce(value, hints[field.name], field.name, origin)
+        found.append(Setting(field.name, value, origin))
+    return found
+
+
+def _default_file(environ: Mapping[str, str]) -> str | None:
+    base = environ.get("XDG_CONFIG_HOME") or str(Path(environ.get("HOME", "/")) / ".config")
+    for path in (Path(base) / "twinfs" / "twinfs.toml", Path("/etc/twinfs/twinfs.toml")):
+        if path.is_file():
+            return str(path)
+    return None
+
+
+def _read_table(path: str, role: str, required: bool) -> dict[str, Any]:
+    try:
+        with Path(path).open("rb") as stream:
+            document = tomllib.load(stream)
+    except OSError as error:
+        if not required:
+            return {}
+        raise InvalidConfig(f"can't read the configuration {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidConfig(f"{path} is not valid TOML: {error}") from None
+    unknown = sorted(set(document) - set(ROLES))
+    if unknown:
+        raise InvalidConfig(f"unknown table [{unknown[0]}] in {path}")
+    table = document.get(role, {})
+    if not isinstance(table, dict):
+        raise InvalidConfig(f"[{role}] in {path} must be a table")
+    return table
+
+
+def _coerce(value: Any, hint: Any, name: str, origin: str) -> Any:
+    try:
+        if hint is bool:
+            if isinstance(value, bool):
+                return value
+            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[
+                str(value).lower()
+            ]
+        if isinstance(value, bool):
+            raise ValueError
+        if hint is int:
+            if isinstance(value, float):
+                raise ValueError
+            return int(value)
+        if hint is float:
+            return float(value)
+        if hint is str:
+            if not isinstance(value, str | os.PathLike):
+                raise ValueError
+            return os.fspath(value)
+        if isinstance(hint, types.GenericAlias) or typing.get_origin(hint) is tuple:
+            parts = value.split(",") if isinstance(value, str) else list(value)
+            return tuple(str(part) for part in parts)
+    except (ValueError, KeyError, TypeError):
+        pass
+    else:
+        return value
+    wanted = getattr(hint, "__name__", str(hint))
+    raise InvalidConfig(f"{name} ({origin}) must be of type {wanted}, not {value!r}") from None

@@ -1,0 +1,107 @@
+"""What a metadata operation needs of a database, and what a server needs of a store.
+
+An operation is a plain function over `Transaction`. It may run more than once (after a conflict, or when a
+neighbour in its group failed), so it must do nothing outside the transaction. It should check
+everything before its first write: an operation that raises before writing costs its group nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+from ...common.errors import DfsError
+from ...common.model import INodeId
+
+T = TypeVar("T")
+Row = tuple[Any, ...]
+Params = Sequence[Any]
+Operation = Callable[["Transaction"], T]
+
+
+class NewEvent(NamedTuple):
+    """An entry for the change stream, not sealed yet."""
+
+    time_ms: int
+    kind: str
+    path: str
+    user: str
+    inode_id: INodeId
+    destination: str = ""
+    detail: str = ""
+
+
+class DirectoryCache(Protocol):
+    """Directories already resolved, by (parent inode id, name).
+
+    The store sees to it that what is found here is what the transaction's own snapshot would say. Values are rows as
+    `namenode/store/sql.py` selects them. Only directories may be put in.
+    """
+
+    def get(self, key: tuple[int, str]) -> Row | None: ...
+
+    def put(self, key: tuple[int, str], row: Row) -> None: ...
+
+
+class Transaction(Protocol):
+    """One transaction. Statements use `?` for parameters and the SQL both dialects share."""
+
+    directories: DirectoryCache | None
+
+    def one(self, statement: str, params: Params = ()) -> Row | None:
+        """The first row, or None."""
+
+    def all(self, statement: str, params: Params = ()) -> list[Row]: ...
+
+    def execute(self, statement: str, params: Params = ()) -> int:
+        """Run a statement that writes; the number of rows it changed."""
+
+    def many(self, statement: str, rows: Sequence[Params]) -> None:
+        """Run one writing statement for each of *rows*, in as few round trips as can be."""
+
+    def new_ids(self, kind: str, count: int = 1) -> int:
+        """The first of *count* neighbouring ids of *kind* ("inode", "block", "generation", "node")."""
+
+    def emit(self, event: NewEvent) -> None:
+        """Append to the change stream, with this transaction or not at all."""
+
+    def directories_changed(self) -> None:
+        """To be called by what renames, unlinks or changes attributes of a directory: empties the caches."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestId:
+    """Names one mutation of one client; the same id means the same request."""
+
+    client_id: bytes
+    call_id: int
+
+
+class MetadataStore(Protocol):
+    """A database of the namespace. All methods may be called from one event loop concurrently."""
+
+    async def run(self, operation: Operation[T]) -> T:
+        """Run *operation* in a transaction and commit it durably; retried on conflicts.
+
+        Raises what the operation raises (then nothing of it is kept), StoreConflict when retries ran out,
+        StoreDamaged or DiskFull when the database can't commit.
+        """
+
+    async def answer(
+        self, operation: Operation[bytes], request: RequestId, *, resent: bool
+    ) -> bytes:
+        """As `run`, and record the answer under *request* in the same transaction.
+
+        With *resent*, a recorded answer is returned and the operation is not run again. A request that is still being run
+        is waited for. Errors are not recorded: a failed operation has changed nothing.
+        """
+
+    async def read(self, operation: Operation[T]) -> T:
+        """Run a reading operation on one snapshot that contains every commit answered before."""
+
+    async def read_each(self, operations: Sequence[Operation[Any]]) -> list[Any | DfsError]:
+        """Run several reading operations on one snapshot; an error stands in for its result."""
+
+    async def close(self) -> None:
+        """Finish what is in flight, then close the connections."""
