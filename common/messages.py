@@ -44,7 +44,7 @@ BlockSize = Annotated[int, msgspec.Meta(ge=1, le=MAX_BLOCK_BYTES)]
 
 
 class Failure(Struct):
-    """An error as it travels; in lists it stands where the result of its entry would."""
+    """An error as it travels."""
 
     code: str
     message: str
@@ -97,8 +97,15 @@ class LocateMany(Struct):
     paths: Annotated[list[PathText], msgspec.Meta(max_length=MAX_BATCH)]
 
 
+class LocatedResult(Struct):
+    """One entry of a batch: exactly one of the two is there."""
+
+    file: FileBlocks | None = None
+    failure: Failure | None = None
+
+
 class LocatedMany(Struct):
-    files: list[FileBlocks | Failure]
+    results: list[LocatedResult]
 
 
 class GetXattrs(Struct):
@@ -336,10 +343,17 @@ class PutFiles(Struct):
     files: Annotated[list[PutFile], msgspec.Meta(max_length=MAX_BATCH)]
 
 
+class StatusResult(Struct):
+    """One entry of a batch: exactly one of the two is there."""
+
+    status: FileStatus | None = None
+    failure: Failure | None = None
+
+
 class StatusList(Struct):
     """One result for each entry of the request, in its order."""
 
-    results: list[FileStatus | Failure]
+    results: list[StatusResult]
 
 
 class MkdirsMany(Struct):
@@ -377,8 +391,15 @@ class DeleteMany(Struct):
     recursive: bool = False
 
 
+class DeletedResult(Struct):
+    """One entry of a batch; *existed* means nothing beside a failure."""
+
+    existed: bool = False
+    failure: Failure | None = None
+
+
 class DeletedMany(Struct):
-    results: list[Deleted | Failure]
+    results: list[DeletedResult]
 
 
 class MoveToTrash(Struct):

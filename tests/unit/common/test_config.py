@@ -1,0 +1,70 @@
+"""Flags beat the environment, which beats the file, which beats the defaults; nonsense is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from twinfs.common.config import ClientConfig, DataNodeConfig, NameNodeConfig, load, settings
+from twinfs.common.errors import InvalidConfig
+
+
+def write(folder: Path, text: str) -> str:
+    path = folder / "twinfs.toml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_the_order_of_sources(tmp_path: Path) -> None:
+    file = write(tmp_path, "[namenode]\nport = 1\nreplication = 5\nhost = '127.0.0.2'\n")
+    environ = {"TWINFS_NAMENODE_PORT": "2", "TWINFS_NAMENODE_REPLICATION": "4"}
+    config = load(NameNodeConfig, {"port": 3, "host": None}, file=file, environ=environ)
+    assert (config.port, config.replication, config.host) == (3, 4, "127.0.0.2")
+    origins = {s.name: s.origin for s in settings(NameNodeConfig, file=file, environ=environ)}
+    assert origins["port"] == "environment TWINFS_NAMENODE_PORT"
+    assert origins["host"] == f"file {file}"
+    assert origins["dir"] == "default"
+
+
+def test_the_short_name_of_the_namenode(tmp_path: Path) -> None:
+    environ = {"TWINFS_NAMENODE": "http://there:1"}
+    assert load(ClientConfig, environ=environ).namenode == "http://there:1"
+
+
+def test_lists_from_the_environment() -> None:
+    config = load(DataNodeConfig, environ={"TWINFS_DATANODE_DIR": "/a,/b"})
+    assert config.dir == ("/a", "/b")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "not toml",
+        "[elsewhere]\nx = 1",
+        "[namenode]\nprot = 1",
+        "[namenode]\nport = 'x'",
+        "[namenode]\nport = true",
+        "[namenode]\nport = 1.5",
+        "[namenode]\nblock_bytes = 1000",
+        "[namenode]\ndead_after_s = 5",
+        "[namenode]\nstale_after_s = 50",
+        "namenode = 1",
+    ],
+)
+def test_a_wrong_file_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(InvalidConfig):
+        load(NameNodeConfig, file=write(tmp_path, text), environ={})
+
+
+def test_a_file_that_was_named_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(InvalidConfig, match="can't read"):
+        load(NameNodeConfig, file=str(tmp_path / "missing.toml"), environ={})
+
+
+def test_the_same_volume_twice_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidConfig, match="twice"):
+        DataNodeConfig(dir=(str(tmp_path), str(tmp_path / "." / "")))
+
+
+def test_a_namenode_must_be_a_url() -> None:
+    with pytest.raises(InvalidConfig, match="http"):
+        ClientConfig(namenode="localhost:9870")
