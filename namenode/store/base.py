@@ -7,6 +7,7 @@ everything before its first write: an operation that raises before writing costs
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -102,6 +103,21 @@ class MetadataStore(Protocol):
 
     async def read_each(self, operations: Sequence[Operation[Any]]) -> list[Any | DfsError]:
         """Run several reading operations on one snapshot; an error stands in for its result."""
+
+    def submit(self, operation: Operation[T]) -> asyncio.Future[T]:
+        """As `run`, started at once: operations submitted one after the other may share a commit."""
+
+    def submit_answer(
+        self, operation: Operation[bytes], request: RequestId, *, resent: bool
+    ) -> asyncio.Future[bytes]:
+        """As `answer`, started at once."""
+
+    def submit_reads(self, operations: Sequence[Operation[Any]]) -> asyncio.Future[list[Any]]:
+        """As `read_each`, started at once."""
+
+    @property
+    def statistics(self) -> tuple[int, int]:
+        """(groups committed, operations in them)."""
 
     async def close(self) -> None:
         """Finish what is in flight, then close the connections."""

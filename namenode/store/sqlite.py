@@ -1,0 +1,401 @@
+"""The embedded metadata store: one SQLite file, one group-committing writer, parallel readers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import queue
+import sqlite3
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from ...common.errors import DfsError, InternalError, StoreError
+from ...common.runtime import Clock
+from ...common.sqlite import GroupWriter, Job, connect, database_error
+from ..events import INSERT, Sealer
+from . import migrate
+from .base import NewEvent, Operation, Params, RequestId, Row, Transaction
+
+T = TypeVar("T")
+WORDS: Final = {"blob": "BLOB", "text": "TEXT", "clustered": "WITHOUT ROWID"}
+ID_RANGE: Final = 4_096  # ids taken from a counter at a time
+CACHED_DIRECTORIES: Final = 20_000
+
+
+class Epoch:
+    """Counts changes of directories: odd while one is being committed.
+
+    A reader may use directories cached under an even epoch it has read before its snapshot began. Whoever saw the
+    effect of a change began after the epoch had become odd, so nobody can see a change and then miss it.
+    """
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value = 0
+
+
+class Directories:
+    """A bounded map of resolved directories."""
+
+    __slots__ = ("_rows", "get")
+
+    def __init__(self) -> None:
+        self._rows: dict[tuple[int, str], Row] = {}
+        self.get = self._rows.get  # called for every component of every path
+
+    def put(self, key: tuple[int, str], row: Row) -> None:
+        if len(self._rows) >= CACHED_DIRECTORIES:
+            self._rows.clear()
+        self._rows[key] = row
+
+    def clear(self) -> None:
+        self._rows.clear()
+
+
+class ReadTransaction:
+    """A snapshot. What writes is refused by the connection itself (query_only)."""
+
+    __slots__ = ("_execute", "directories")
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._execute = connection.execute
+        self.directories: Directories | None = None
+
+    def one(self, statement: str, params: Params = ()) -> Row | None:
+        return self._execute(statement, params).fetchone()  # type: ignore[no-any-return]
+
+    def all(self, statement: str, params: Params = ()) -> list[Row]:
+        return self._execute(statement, params).fetchall()
+
+    def execute(self, statement: str, params: Params = ()) -> int:
+        raise InternalError("a reading operation tried to write")
+
+    def many(self, statement: str, rows: Sequence[Params]) -> None:
+        raise InternalError("a reading operation tried to write")
+
+    def new_ids(self, kind: str, count: int = 1) -> int:
+        raise InternalError("a reading operation tried to write")
+
+    def emit(self, event: NewEvent) -> None:
+        raise InternalError("a reading operation tried to write")
+
+    def directories_changed(self) -> None:
+        raise InternalError("a reading operation tried to write")
+
+
+class WriteTransaction:
+    """What operations of a group see; lives as long as the writer and keeps its state."""
+
+    def __init__(self, connection: sqlite3.Connection, epoch: Epoch, clock: Clock) -> None:
+        self._connection = connection
+        self._execute = connection.execute
+        self._executemany = connection.executemany
+        self._epoch = epoch
+        self._clock = clock
+        self._cache = Directories()
+        self.directories: Directories | None = self._cache
+        self._events: list[NewEvent] = []
+        self._changed = False
+        self._ids: dict[str, list[int]] = {}  # kind -> [next, end]
+        self._written = 0
+        self._sealer = Sealer.load(self)
+        self._sealed = (self._sealer.offset, self._sealer.last_hash)
+        self.answers: dict[RequestId, bytes] = {}
+
+    def one(self, statement: str, params: Params = ()) -> Row | None:
+        return self._execute(statement, params).fetchone()  # type: ignore[no-any-return]
+
+    def all(self, statement: str, params: Params = ()) -> list[Row]:
+        return self._execute(statement, params).fetchall()
+
+    def execute(self, statement: str, params: Params = ()) -> int:
+        self._written += 1
+        return self._execute(statement, params).rowcount
+
+    def many(self, statement: str, rows: Sequence[Params]) -> None:
+        if rows:
+            self._written += 1
+            self._executemany(statement, rows)
+
+    def new_ids(self, kind: str, count: int = 1) -> int:
+        span = self._ids.get(kind)
+        if span is None or span[0] + count > span[1]:
+            size = max(ID_RANGE, count)
+            row = self.one("SELECT next FROM counters WHERE name = ?", (kind,))
+            assert row is not None, f"no counter {kind}"
+            # Not counted as a write of the operation: a failed one may keep its range.
+            self._execute("UPDATE counters SET next = ? WHERE name = ?", (row[0] + size, kind))
+            span = self._ids[kind] = [row[0], row[0] + size]
+        first = span[0]
+        span[0] += count
+        return first
+
+    def emit(self, event: NewEvent) -> None:
+        self._written += 1
+        self._events.append(event)
+
+    def directories_changed(self) -> None:
+        self._changed = True
+        self._cache.clear()
+
+    # --- hooks of the group writer ---
+
+    def context(self, connection: sqlite3.Connection) -> WriteTransaction:
+        return self
+
+    def writes(self) -> int:
+        return self._written
+
+    def before_commit(self) -> None:
+        if self._events:
+            self._executemany(INSERT, self._sealer.seal(self._events))
+        if self.answers:
+            now_ms = self._clock.wall_ms()
+            self._executemany(
+                "INSERT OR REPLACE INTO requests (client_id, call_id, done_ms, answer)"
+                " VALUES (?, ?, ?, ?)",
+                [(r.client_id, r.call_id, now_ms, answer) for r, answer in self.answers.items()],
+            )
+        if self._changed:
+            self._epoch.value += 1
+
+    def committed(self) -> None:
+        if self._changed:
+            self._epoch.value += 1
+        self._changed = False
+        self._events.clear()
+        self.answers.clear()
+        self._sealed = (self._sealer.offset, self._sealer.last_hash)
+
+    def rolled_back(self) -> None:
+        if self._epoch.value % 2:
+            self._epoch.value += 1
+        self._changed = False
+        self._events.clear()
+        self.answers.clear()
+        self._cache.clear()
+        self._ids.clear()  # the ranges may have been taken in what was rolled back
+        self._sealer.offset, self._sealer.last_hash = self._sealed
+
+
+Delivery = tuple["asyncio.Future[Any]", Any, BaseException | None]
+
+
+class SqliteStore:
+    """`MetadataStore` on SQLite. To be made and closed on a running event loop."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        clock: Clock,
+        readers: int,
+        cache_mib: int,
+        owner: str,
+        group: str,
+    ) -> None:
+        """Open or create the database file *path*.
+
+        Raises StoreError if another process has it open, StoreTooNew, StoreDamaged, DiskFull.
+        """
+        self._path = path
+        self._loop = asyncio.get_running_loop()
+        self._lock = _lock_file(path)
+        self._closed = False
+        cache_kib = cache_mib * 1024
+        try:
+            self._connection = connect(path, cache_kib=cache_kib // 2)
+            self._prepare(clock, owner, group)
+            self._epoch = Epoch()
+            self._write = WriteTransaction(self._connection, self._epoch, clock)
+        except sqlite3.Error as error:
+            os.close(self._lock)
+            raise database_error(error, path) from error
+        except BaseException:
+            os.close(self._lock)
+            raise
+        self._writer = GroupWriter(self._connection, self._write, self._deliver, path=path)
+        self._reads: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._readers = [
+            threading.Thread(
+                target=self._read_loop,
+                args=(cache_kib // 2 // readers,),
+                name=f"reader {number}",
+                daemon=True,
+            )
+            for number in range(readers)
+        ]
+        for thread in self._readers:
+            thread.start()
+
+    def _prepare(self, clock: Clock, owner: str, group: str) -> None:
+        execute = self._connection.execute
+        execute("BEGIN IMMEDIATE")
+        try:
+            tables = execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone()
+            version = 0
+            if tables:
+                row = execute("SELECT value FROM meta WHERE name = 'format_version'").fetchone()
+                version = int(row[0])
+            migrate.check_version(version, str(self._path))
+            if version < migrate.latest_version():
+                migrate.migrate(
+                    execute, version, WORDS, owner=owner, group=group, now_ms=clock.wall_ms()
+                )
+            execute("COMMIT")
+        except BaseException:
+            execute("ROLLBACK")
+            raise
+
+    @property
+    def statistics(self) -> tuple[int, int]:
+        """(groups committed, operations in them)."""
+        return self._writer.groups, self._writer.operations
+
+    # --- writing ---
+
+    def submit(self, operation: Operation[T]) -> asyncio.Future[T]:
+        """As `run`, without waiting."""
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._writer.submit(Job(operation, future))
+        return future
+
+    def submit_answer(
+        self, operation: Operation[bytes], request: RequestId, *, resent: bool
+    ) -> asyncio.Future[bytes]:
+        """As `answer`, without waiting. The writer runs operations in the order of submission, so a resent
+        request meets its original already done."""
+        write = self._write
+
+        def recorded(tx: Transaction) -> bytes:
+            if resent:
+                known = write.answers.get(request)
+                if known is not None:
+                    return known
+                row = write.one(
+                    "SELECT answer FROM requests WHERE client_id = ? AND call_id = ?",
+                    (request.client_id, request.call_id),
+                )
+                if row is not None:
+                    return bytes(row[0])
+            answer = operation(tx)
+            write.answers[request] = answer
+            return answer
+
+        return self.submit(recorded)
+
+    async def run(self, operation: Operation[T]) -> T:
+        return await self.submit(operation)
+
+    async def answer(
+        self, operation: Operation[bytes], request: RequestId, *, resent: bool
+    ) -> bytes:
+        return await self.submit_answer(operation, request, resent=resent)
+
+    def _deliver(self, group: list[Job[Any]]) -> None:
+        done = [(job.token, job.result, job.error) for job in group]
+        # The loop may be closed if the process is going down; then nobody waits.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(_settle, done)
+
+    # --- reading ---
+
+    async def read(self, operation: Operation[T]) -> T:
+        (result,) = await self.submit_reads([operation])
+        if isinstance(result, BaseException):
+            raise result
+        return result  # type: ignore[no-any-return]
+
+    async def read_each(self, operations: Sequence[Operation[Any]]) -> list[Any | DfsError]:
+        return await self.submit_reads(operations)
+
+    def submit_reads(self, operations: Sequence[Operation[Any]]) -> asyncio.Future[list[Any]]:
+        future: asyncio.Future[list[Any]] = self._loop.create_future()
+        self._reads.put((operations, future))
+        return future
+
+    def _read_loop(self, cache_kib: int) -> None:
+        connection = connect(self._path, cache_kib=cache_kib, read_only=True)
+        cache, cached_epoch = Directories(), -1
+        tx = ReadTransaction(connection)
+        execute = connection.execute
+        try:
+            while (work := self._reads.get()) is not None:
+                operations, future = work
+                epoch = self._epoch.value
+                if epoch % 2:
+                    tx.directories = None
+                else:
+                    if epoch != cached_epoch:
+                        cache.clear()
+                        cached_epoch = epoch
+                    tx.directories = cache
+                results: list[Any] = []
+                error: BaseException | None = None
+                try:
+                    execute("BEGIN")
+                    for operation in operations:
+                        try:
+                            results.append(operation(tx))
+                        except DfsError as failed:
+                            results.append(failed)
+                        except sqlite3.Error as failed:
+                            results.append(database_error(failed, self._path))
+                        except Exception as failed:
+                            results.append(failed)
+                except BaseException as failed:
+                    error = failed
+                finally:
+                    if connection.in_transaction:
+                        execute("COMMIT")
+                with contextlib.suppress(RuntimeError):
+                    self._loop.call_soon_threadsafe(_settle, [(future, results, error)])
+        finally:
+            connection.close()
+
+    # --- the end ---
+
+    async def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        self._writer.close()
+        for _ in self._readers:
+            self._reads.put(None)
+        for thread in self._readers:
+            thread.join()
+        with contextlib.suppress(sqlite3.Error):
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        self._connection.close()
+        os.close(self._lock)
+
+
+def _settle(done: list[Delivery]) -> None:
+    for future, result, error in done:
+        if future.done():
+            continue  # its caller has gone
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result)
+
+
+def _lock_file(path: Path) -> int:
+    """Hold the database for this process; another NameNode on it is refused."""
+    descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise StoreError(
+            f"the database {path} is in use by another NameNode; stop it, or use another directory"
+        ) from None
+    return descriptor
