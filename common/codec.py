@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 
@@ -39,7 +40,7 @@ def pack(value: Any) -> bytes:
 def unpack(data: bytes | memoryview | msgspec.Raw, kind: type[T]) -> T:
     """A message of type *kind*; InvalidRequest if the bytes are malformed or do not fit it."""
     try:
-        return _unpacker(kind).decode(data)  # type: ignore[no-any-return]
+        return _unpacker(cast(Hashable, kind)).decode(data)  # type: ignore[no-any-return]
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRequest(f"malformed {kind.__name__}: {error}") from None
 
@@ -51,7 +52,7 @@ def to_json(value: Any) -> bytes:
 def from_json(data: bytes, kind: type[T]) -> T:
     """As `unpack`, for JSON (bytes fields are base64)."""
     try:
-        return _json_decoder(kind).decode(data)  # type: ignore[no-any-return]
+        return _json_decoder(cast(Hashable, kind)).decode(data)  # type: ignore[no-any-return]
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRequest(f"malformed {kind.__name__}: {error}") from None
 

@@ -43,7 +43,7 @@ XattrValue = Annotated[bytes, msgspec.Meta(max_length=65_536)]
 BlockSize = Annotated[int, msgspec.Meta(ge=1, le=MAX_BLOCK_BYTES)]
 
 
-class Failure(Struct):
+class Failure(Struct, frozen=True, kw_only=True):
     """An error as it travels."""
 
     code: str
@@ -51,18 +51,18 @@ class Failure(Struct):
     reference: str = ""  # what to look for in the server's log
 
 
-class Done(Struct):
+class Done(Struct, frozen=True, kw_only=True):
     """The answer of an operation that has nothing to say."""
 
 
 # --- reading -----------------------------------------------------------------------------------
 
 
-class Stat(Struct):
+class Stat(Struct, frozen=True, kw_only=True):
     path: PathText
 
 
-class ListDirectory(Struct):
+class ListDirectory(Struct, frozen=True, kw_only=True):
     """A page of a directory in order of name bytes; of a file: the file itself.
 
     *locations*: give each file's blocks too (what a recursive get wants).
@@ -74,18 +74,18 @@ class ListDirectory(Struct):
     locations: bool = False
 
 
-class DirectoryPage(Struct):
+class DirectoryPage(Struct, frozen=True, kw_only=True):
     entries: list[FileStatus]
     more: bool
     blocks: list[list[LocatedBlock]] = []  # beside *entries*, when asked for
     is_file: bool = False  # the path names a file, and *entries* is that file
 
 
-class Summarize(Struct):
+class Summarize(Struct, frozen=True, kw_only=True):
     path: PathText
 
 
-class Locate(Struct):
+class Locate(Struct, frozen=True, kw_only=True):
     """The blocks that cover *length* bytes at *offset* (length -1: to the end)."""
 
     path: PathText
@@ -93,30 +93,30 @@ class Locate(Struct):
     length: int = -1
 
 
-class LocateMany(Struct):
+class LocateMany(Struct, frozen=True, kw_only=True):
     paths: Annotated[list[PathText], msgspec.Meta(max_length=MAX_BATCH)]
 
 
-class LocatedResult(Struct):
+class LocatedResult(Struct, frozen=True, kw_only=True):
     """One entry of a batch: exactly one of the two is there."""
 
     file: FileBlocks | None = None
     failure: Failure | None = None
 
 
-class LocatedMany(Struct):
+class LocatedMany(Struct, frozen=True, kw_only=True):
     results: list[LocatedResult]
 
 
-class GetXattrs(Struct):
+class GetXattrs(Struct, frozen=True, kw_only=True):
     path: PathText
 
 
-class Xattrs(Struct):
+class Xattrs(Struct, frozen=True, kw_only=True):
     xattrs: dict[str, bytes]
 
 
-class ReadEvents(Struct):
+class ReadEvents(Struct, frozen=True, kw_only=True):
     """Sealed events after offset *after*, oldest first."""
 
     after: NonNegative = 0
@@ -124,17 +124,17 @@ class ReadEvents(Struct):
     path_prefix: PathText = ""
 
 
-class EventPage(Struct):
+class EventPage(Struct, frozen=True, kw_only=True):
     events: list[Event]
     last_offset: int  # of the newest sealed event, whether or not it is in this page
     next_after: int  # pass it as *after* to go on: filtered-out events are skipped
 
 
-class GetReport(Struct):
+class GetReport(Struct, frozen=True, kw_only=True):
     pass
 
 
-class NodeReport(Struct):
+class NodeReport(Struct, frozen=True, kw_only=True):
     address: NodeAddress
     uuid: str
     state: Literal["live", "stale", "dead"]
@@ -149,7 +149,7 @@ class NodeReport(Struct):
     version: str
 
 
-class ClusterReport(Struct):
+class ClusterReport(Struct, frozen=True, kw_only=True):
     cluster_id: str
     version: str
     safe_mode: str  # the reason, or "" when it is off
@@ -165,11 +165,11 @@ class ClusterReport(Struct):
     nodes: list[NodeReport]
 
 
-class GetServerInfo(Struct):
+class GetServerInfo(Struct, frozen=True, kw_only=True):
     pass
 
 
-class ServerInfo(Struct):
+class ServerInfo(Struct, frozen=True, kw_only=True):
     """What a client needs before its first write, and defaults it should show."""
 
     cluster_id: str
@@ -186,7 +186,7 @@ class ServerInfo(Struct):
 # --- writing -----------------------------------------------------------------------------------
 
 
-class Mkdirs(Struct):
+class Mkdirs(Struct, frozen=True, kw_only=True):
     """*parents*: create missing parents and don't mind if the directory is there (mkdir -p)."""
 
     path: PathText
@@ -194,7 +194,7 @@ class Mkdirs(Struct):
     parents: bool = True
 
 
-class Create(Struct):
+class Create(Struct, frozen=True, kw_only=True):
     """Open a new file for writing by *holder*. Answers its status.
 
     *overwrite* replaces an existing file. block_size is rounded up to a multiple of 1 MiB.
@@ -209,7 +209,7 @@ class Create(Struct):
     block_size: BlockSize | None = None
 
 
-class BlockCommit(Struct):
+class BlockCommit(Struct, frozen=True, kw_only=True):
     """A block that is finalized on *nodes*: what the pipeline's last answer said."""
 
     block_id: BlockId
@@ -219,7 +219,7 @@ class BlockCommit(Struct):
     nodes: Annotated[list[NodeId], msgspec.Meta(min_length=1, max_length=512)]
 
 
-class AddBlock(Struct):
+class AddBlock(Struct, frozen=True, kw_only=True):
     """Append a block to a file open for write; *commits* records earlier ones of it as finalized."""
 
     path: PathText
@@ -229,7 +229,7 @@ class AddBlock(Struct):
     exclude: Annotated[list[NodeId], msgspec.Meta(max_length=MAX_BATCH)] = []
 
 
-class AbandonBlock(Struct):
+class AbandonBlock(Struct, frozen=True, kw_only=True):
     """Take back a block that AddBlock gave and no pipeline accepted."""
 
     inode_id: INodeId
@@ -237,7 +237,7 @@ class AbandonBlock(Struct):
     block_id: BlockId
 
 
-class UpdatePipeline(Struct):
+class UpdatePipeline(Struct, frozen=True, kw_only=True):
     """A write goes on without some of its nodes, or with new ones: give the block a new generation.
 
     *keep* are the nodes that hold the acknowledged bytes. With *extend* the NameNode adds new nodes so
@@ -253,7 +253,7 @@ class UpdatePipeline(Struct):
     extend: bool = False
 
 
-class Sync(Struct):
+class Sync(Struct, frozen=True, kw_only=True):
     """Record the visible length of the last block of a file open for write (hflush, hsync)."""
 
     inode_id: INodeId
@@ -263,7 +263,7 @@ class Sync(Struct):
     commits: Annotated[list[BlockCommit], msgspec.Meta(max_length=MAX_BATCH)] = []
 
 
-class Complete(Struct):
+class Complete(Struct, frozen=True, kw_only=True):
     """Close a file: *commits* are its blocks not yet recorded as finalized. Answers its status."""
 
     path: PathText
@@ -273,14 +273,14 @@ class Complete(Struct):
     mtime_ms: int | None = None
 
 
-class Append(Struct):
+class Append(Struct, frozen=True, kw_only=True):
     """Reopen a closed file for writing at its end."""
 
     path: PathText
     holder: Holder
 
 
-class Truncate(Struct):
+class Truncate(Struct, frozen=True, kw_only=True):
     """Cut a closed file to *length*.
 
     Where the cut falls inside a block, the answer is open for write with a block to finish (`OpenedFile.block`,
@@ -292,7 +292,7 @@ class Truncate(Struct):
     length: NonNegative
 
 
-class OpenedFile(Struct):
+class OpenedFile(Struct, frozen=True, kw_only=True):
     """A file open for write. *block* is the last one, if it is to be filled further.
 
     *block_offset*: where that block (or the next one) begins in the file.
@@ -304,7 +304,7 @@ class OpenedFile(Struct):
     closed: bool = False  # truncate was done at once, nothing is open
 
 
-class Allocate(Struct):
+class Allocate(Struct, frozen=True, kw_only=True):
     """Names and targets for blocks that belong to no file yet: they get one by PutFiles.
 
     All blocks of one answer share *nodes*, so that many small ones can travel as one stream. The allocation lives as long
@@ -318,14 +318,14 @@ class Allocate(Struct):
     exclude: Annotated[list[NodeId], msgspec.Meta(max_length=MAX_BATCH)] = []
 
 
-class Allocation(Struct):
+class Allocation(Struct, frozen=True, kw_only=True):
     first_block_id: BlockId  # the blocks are first_block_id .. first_block_id + count - 1
     count: int
     generation: GenerationStamp
     nodes: list[NodeAddress]
 
 
-class PutFile(Struct):
+class PutFile(Struct, frozen=True, kw_only=True):
     """A whole file, its blocks already on DataNodes: it appears in one step."""
 
     path: PathText
@@ -338,33 +338,33 @@ class PutFile(Struct):
     blocks: Annotated[list[BlockCommit], msgspec.Meta(max_length=65_536)] = []
 
 
-class PutFiles(Struct):
+class PutFiles(Struct, frozen=True, kw_only=True):
     holder: Holder
     files: Annotated[list[PutFile], msgspec.Meta(max_length=MAX_BATCH)]
 
 
-class StatusResult(Struct):
+class StatusResult(Struct, frozen=True, kw_only=True):
     """One entry of a batch: exactly one of the two is there."""
 
     status: FileStatus | None = None
     failure: Failure | None = None
 
 
-class StatusList(Struct):
+class StatusList(Struct, frozen=True, kw_only=True):
     """One result for each entry of the request, in its order."""
 
     results: list[StatusResult]
 
 
-class MkdirsMany(Struct):
+class MkdirsMany(Struct, frozen=True, kw_only=True):
     directories: Annotated[list[Mkdirs], msgspec.Meta(max_length=MAX_BATCH)]
 
 
-class StatMany(Struct):
+class StatMany(Struct, frozen=True, kw_only=True):
     paths: Annotated[list[PathText], msgspec.Meta(max_length=MAX_BATCH)]
 
 
-class Rename(Struct):
+class Rename(Struct, frozen=True, kw_only=True):
     """*into*: if the destination is a directory, move below it (as mv and HDFS's rename do)."""
 
     source: PathText
@@ -373,49 +373,49 @@ class Rename(Struct):
     into: bool = False
 
 
-class Renamed(Struct):
+class Renamed(Struct, frozen=True, kw_only=True):
     path: str  # where it is now
 
 
-class Delete(Struct):
+class Delete(Struct, frozen=True, kw_only=True):
     path: PathText
     recursive: bool = False
 
 
-class Deleted(Struct):
+class Deleted(Struct, frozen=True, kw_only=True):
     existed: bool
 
 
-class DeleteMany(Struct):
+class DeleteMany(Struct, frozen=True, kw_only=True):
     paths: Annotated[list[PathText], msgspec.Meta(max_length=MAX_BATCH)]
     recursive: bool = False
 
 
-class DeletedResult(Struct):
+class DeletedResult(Struct, frozen=True, kw_only=True):
     """One entry of a batch; *existed* means nothing beside a failure."""
 
     existed: bool = False
     failure: Failure | None = None
 
 
-class DeletedMany(Struct):
+class DeletedMany(Struct, frozen=True, kw_only=True):
     results: list[DeletedResult]
 
 
-class MoveToTrash(Struct):
+class MoveToTrash(Struct, frozen=True, kw_only=True):
     """Rename below /user/USER/.Trash/Current, keeping the whole path (a time is added on a clash)."""
 
     path: PathText
 
 
-class Concat(Struct):
+class Concat(Struct, frozen=True, kw_only=True):
     """Append the blocks of *sources* to *target*; the sources disappear."""
 
     target: PathText
     sources: Annotated[list[PathText], msgspec.Meta(min_length=1, max_length=MAX_BATCH)]
 
 
-class Copy(Struct):
+class Copy(Struct, frozen=True, kw_only=True):
     """A second file on the same blocks: no byte is moved."""
 
     source: PathText
@@ -424,17 +424,17 @@ class Copy(Struct):
     create_parents: bool = False
 
 
-class SetReplication(Struct):
+class SetReplication(Struct, frozen=True, kw_only=True):
     path: PathText
     replication: Replication
 
 
-class SetMode(Struct):
+class SetMode(Struct, frozen=True, kw_only=True):
     path: PathText
     mode: Mode
 
 
-class SetOwner(Struct):
+class SetOwner(Struct, frozen=True, kw_only=True):
     """None leaves as it is."""
 
     path: PathText
@@ -442,7 +442,7 @@ class SetOwner(Struct):
     group: Annotated[str, msgspec.Meta(min_length=1, max_length=255)] | None = None
 
 
-class SetTimes(Struct):
+class SetTimes(Struct, frozen=True, kw_only=True):
     """None leaves as it is."""
 
     path: PathText
@@ -450,7 +450,7 @@ class SetTimes(Struct):
     atime_ms: int | None = None
 
 
-class SetXattr(Struct):
+class SetXattr(Struct, frozen=True, kw_only=True):
     """*flag*: "set" creates or replaces, "create" and "replace" insist."""
 
     path: PathText
@@ -459,12 +459,12 @@ class SetXattr(Struct):
     flag: Literal["set", "create", "replace"] = "set"
 
 
-class RemoveXattr(Struct):
+class RemoveXattr(Struct, frozen=True, kw_only=True):
     path: PathText
     name: XattrName
 
 
-class SetQuota(Struct):
+class SetQuota(Struct, frozen=True, kw_only=True):
     """-1 clears, None leaves as it is."""
 
     path: PathText
@@ -472,29 +472,29 @@ class SetQuota(Struct):
     space_bytes: Annotated[int, msgspec.Meta(ge=-1)] | None = None
 
 
-class RenewLease(Struct):
+class RenewLease(Struct, frozen=True, kw_only=True):
     """Keeps every file and allocation of *holder* open; to be sent a few times in each lease timeout."""
 
     holder: Holder
 
 
-class RecoverLease(Struct):
+class RecoverLease(Struct, frozen=True, kw_only=True):
     """Ask that a file another client left open be closed. Answers whether it is closed now."""
 
     path: PathText
 
 
-class Recovered(Struct):
+class Recovered(Struct, frozen=True, kw_only=True):
     closed: bool
 
 
-class BadReplica(Struct):
+class BadReplica(Struct, frozen=True, kw_only=True):
     block: BlockRef
     node_id: NodeId
     reason: Literal["corrupt", "missing"]
 
 
-class ReportBadReplicas(Struct):
+class ReportBadReplicas(Struct, frozen=True, kw_only=True):
     """A reader's (or a DataNode's) word that replicas are corrupt or gone."""
 
     replicas: Annotated[list[BadReplica], msgspec.Meta(max_length=MAX_BATCH)]
@@ -503,7 +503,7 @@ class ReportBadReplicas(Struct):
 # --- DataNodes ---------------------------------------------------------------------------------
 
 
-class VolumeReport(Struct):
+class VolumeReport(Struct, frozen=True, kw_only=True):
     volume_id: str
     path: str
     capacity_bytes: NonNegative
@@ -512,7 +512,7 @@ class VolumeReport(Struct):
     failure: str = ""  # why it is out of service, or ""
 
 
-class Register(Struct):
+class Register(Struct, frozen=True, kw_only=True):
     """*address.node_id* is 0; the NameNode answers with the one that belongs to *uuid*."""
 
     wire_version: int
@@ -523,14 +523,14 @@ class Register(Struct):
     volumes: Annotated[list[VolumeReport], msgspec.Meta(max_length=256)] = []
 
 
-class Registered(Struct):
+class Registered(Struct, frozen=True, kw_only=True):
     node_id: NodeId
     cluster_id: str
     heartbeat_interval_s: float
     block_report_interval_s: float
 
 
-class Heartbeat(Struct):
+class Heartbeat(Struct, frozen=True, kw_only=True):
     node_id: NodeId
     uuid: str
     active_transfers: NonNegative = 0
@@ -538,20 +538,20 @@ class Heartbeat(Struct):
     volumes: Annotated[list[VolumeReport], msgspec.Meta(max_length=256)] = []
 
 
-class DeleteReplicas(Struct, tag="delete-replicas"):
+class DeleteReplicas(Struct, frozen=True, kw_only=True, tag="delete-replicas"):
     """Answered by `removed` in an incremental report, also for replicas that are not there."""
 
     blocks: list[BlockRef]
 
 
-class CopyReplica(Struct, tag="copy-replica"):
+class CopyReplica(Struct, frozen=True, kw_only=True, tag="copy-replica"):
     """Fetch *block* from one of *sources*, verify it, keep it, report it as received."""
 
     block: Block
     sources: list[NodeAddress]
 
 
-class RecoverBlock(Struct, tag="recover-block"):
+class RecoverBlock(Struct, frozen=True, kw_only=True, tag="recover-block"):
     """Lead the recovery of a block whose writer is gone: agree on a length among *nodes*, give all the new generation,
     and report by CommitRecovery."""
 
@@ -561,11 +561,11 @@ class RecoverBlock(Struct, tag="recover-block"):
     minimum_length: NonNegative  # synced bytes: less than this must never be agreed on
 
 
-class ReportBlocks(Struct, tag="report-blocks"):
+class ReportBlocks(Struct, frozen=True, kw_only=True, tag="report-blocks"):
     """Send a full block report now."""
 
 
-class VerifyReplicas(Struct, tag="verify-replicas"):
+class VerifyReplicas(Struct, frozen=True, kw_only=True, tag="verify-replicas"):
     """Rows say this node has these, its full report did not: answer by an incremental report."""
 
     blocks: list[BlockRef]
@@ -574,12 +574,12 @@ class VerifyReplicas(Struct, tag="verify-replicas"):
 Command = DeleteReplicas | CopyReplica | RecoverBlock | ReportBlocks | VerifyReplicas
 
 
-class HeartbeatAnswer(Struct):
+class HeartbeatAnswer(Struct, frozen=True, kw_only=True):
     commands: list[Command]
     register_again: bool = False  # the NameNode does not know this node (it has restarted)
 
 
-class ReplicaReport(Struct):
+class ReplicaReport(Struct, frozen=True, kw_only=True):
     block_id: BlockId
     generation: GenerationStamp
     length: NonNegative
@@ -587,7 +587,7 @@ class ReplicaReport(Struct):
     digest: bytes = b""  # of a finalized block, where cheap to tell
 
 
-class BlockReportPage(Struct):
+class BlockReportPage(Struct, frozen=True, kw_only=True):
     """All replicas with start_after < block_id (and <= those of the last one, unless *last*), ascending."""
 
     node_id: NodeId
@@ -597,7 +597,7 @@ class BlockReportPage(Struct):
     last: bool
 
 
-class IncrementalReport(Struct):
+class IncrementalReport(Struct, frozen=True, kw_only=True):
     """What changed on a DataNode since it last said so; safe to resend."""
 
     node_id: NodeId
@@ -606,7 +606,7 @@ class IncrementalReport(Struct):
     bad: Annotated[list[BlockRef], msgspec.Meta(max_length=50_000)] = []
 
 
-class CommitRecovery(Struct):
+class CommitRecovery(Struct, frozen=True, kw_only=True):
     """The outcome of RecoverBlock. No *commit*: no node has any byte of it, and none was ever synced."""
 
     block: BlockRef
@@ -627,8 +627,11 @@ class Operation(msgspec.Struct, frozen=True):
     for_nodes: bool = False  # only DataNodes call it
 
 
+_Entry = tuple[str, type[Struct], type[Struct]]
+
+
 def _registry() -> dict[str, Operation]:
-    read = [
+    read: list[_Entry] = [
         ("stat", Stat, FileStatus),
         ("stat_many", StatMany, StatusList),
         ("list", ListDirectory, DirectoryPage),
@@ -641,7 +644,7 @@ def _registry() -> dict[str, Operation]:
         ("server_info", GetServerInfo, ServerInfo),
         ("report_bad_replicas", ReportBadReplicas, Done),
     ]
-    write = [
+    write: list[_Entry] = [
         ("mkdirs", Mkdirs, FileStatus),
         ("mkdirs_many", MkdirsMany, StatusList),
         ("create", Create, FileStatus),
@@ -670,7 +673,7 @@ def _registry() -> dict[str, Operation]:
         ("renew_lease", RenewLease, Done),
         ("recover_lease", RecoverLease, Recovered),
     ]
-    nodes = [
+    nodes: list[_Entry] = [
         ("register", Register, Registered),
         ("heartbeat", Heartbeat, HeartbeatAnswer),
         ("block_report", BlockReportPage, Done),
@@ -689,7 +692,7 @@ OPERATIONS: dict[str, Operation] = _registry()
 # --- frames of the WebSocket /v1/rpc -------------------------------------------------------------
 
 
-class Hello(Struct):
+class Hello(Struct, frozen=True, kw_only=True):
     """First message of a client. *client_id* outlives the connection: with a call's id it names a request."""
 
     wire_version: int
@@ -698,7 +701,7 @@ class Hello(Struct):
     software: Annotated[str, msgspec.Meta(max_length=255)] = ""
 
 
-class Welcome(Struct):
+class Welcome(Struct, frozen=True, kw_only=True):
     """The server's answer to Hello."""
 
     wire_version: int

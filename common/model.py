@@ -34,14 +34,14 @@ class Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Fa
     """Base of every message."""
 
 
-class BlockRef(Struct):
+class BlockRef(Struct, frozen=True, kw_only=True):
     """Which block, in which generation."""
 
     block_id: BlockId
     generation: GenerationStamp
 
 
-class Block(Struct):
+class Block(Struct, frozen=True, kw_only=True):
     """A block as the NameNode knows it. *digest* is None while it is being written."""
 
     block_id: BlockId
@@ -54,7 +54,7 @@ class Block(Struct):
         return BlockRef(block_id=self.block_id, generation=self.generation)
 
 
-class NodeAddress(Struct):
+class NodeAddress(Struct, frozen=True, kw_only=True):
     """How to reach a DataNode.
 
     *data* is HOST:PORT of the block stream protocol, *http* that of the HTTP interface. *socket* is the
@@ -69,7 +69,7 @@ class NodeAddress(Struct):
     rack: str = "/default-rack"
 
 
-class LocatedBlock(Struct):
+class LocatedBlock(Struct, frozen=True, kw_only=True):
     """A block of a file and the nodes that hold it, nearest to the asking client first.
 
     *under_construction*: its length is what was last synced; a DataNode may hold more.
@@ -81,7 +81,7 @@ class LocatedBlock(Struct):
     under_construction: bool = False
 
 
-class BlockBase(Struct):
+class BlockBase(Struct, frozen=True, kw_only=True):
     """Where a block under construction takes its first bytes from (append, truncate, pipeline growth).
 
     The first *length* bytes of *block*; *sources* hold it, if the node itself does not.
@@ -92,7 +92,7 @@ class BlockBase(Struct):
     sources: list[NodeAddress] = []
 
 
-class TargetBlock(Struct):
+class TargetBlock(Struct, frozen=True, kw_only=True):
     """A block to write: its name and the nodes to write it to, in pipeline order."""
 
     block: BlockRef
@@ -100,7 +100,7 @@ class TargetBlock(Struct):
     base: BlockBase | None = None
 
 
-class FileStatus(Struct):
+class FileStatus(Struct, frozen=True, kw_only=True):
     """What `stat` answers. *length* is the visible length. Directories have zero sizes.
 
     *replication* and *block_size* are 0 for directories. *under_construction*: open for write.
@@ -129,14 +129,14 @@ class FileStatus(Struct):
         return self.type == "directory"
 
 
-class FileBlocks(Struct):
+class FileBlocks(Struct, frozen=True, kw_only=True):
     """A file with the blocks that cover the range asked for, in order."""
 
     status: FileStatus
     blocks: list[LocatedBlock]
 
 
-class ContentSummary(Struct):
+class ContentSummary(Struct, frozen=True, kw_only=True):
     """Counts below a path, the path itself included. Quotas: -1 is none."""
 
     directories: int
@@ -149,7 +149,7 @@ class ContentSummary(Struct):
     space_used: int = -1
 
 
-class Event(Struct):
+class Event(Struct, frozen=True, kw_only=True):
     """One entry of the ordered change stream. *hash* chains it to the one before.
 
     *kind*: mkdir, create, close, append, truncate, concat, rename, unlink, metadata, copy, quota ...

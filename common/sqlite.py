@@ -144,7 +144,7 @@ class GroupWriter:
                     self._wake.wait()
             if not queue:
                 return
-            group = []
+            group: list[Job[Any]] = []
             while queue and len(group) < self._max_group:
                 group.append(queue.popleft())
             try:

@@ -79,7 +79,7 @@ class Flag(enum.IntFlag):
     SYNC = 8
 
 
-class WriteBlock(Struct, tag="write-block"):
+class WriteBlock(Struct, frozen=True, kw_only=True, tag="write-block"):
     """Write a block through this node and then *targets*, in order (this node not among them).
 
     *base*: begin with the first bytes of another replica (its chunk-aligned part keeps its digests).
@@ -96,7 +96,7 @@ class WriteBlock(Struct, tag="write-block"):
     expected_bytes: BlockLength = 0  # a hint for choosing a volume
 
 
-class WriteReady(Struct):
+class WriteReady(Struct, frozen=True, kw_only=True):
     """The pipeline stands. *failed*: nodes left out because they could not be reached or refused; *failures* why."""
 
     length: NonNegative  # bytes the replica begins with (base or resume_at)
@@ -104,12 +104,12 @@ class WriteReady(Struct):
     failures: list[str] = []
 
 
-class PacketAck(Struct):
+class PacketAck(Struct, frozen=True, kw_only=True):
     sequence: int
     failed: list[NodeId] = []  # nodes lost since the block began
 
 
-class WriteDone(Struct):
+class WriteDone(Struct, frozen=True, kw_only=True):
     """The block is finalized on *nodes*. *digests*: of its chunks, joined."""
 
     length: NonNegative
@@ -117,14 +117,14 @@ class WriteDone(Struct):
     nodes: list[NodeId]
 
 
-class SmallBlock(Struct):
+class SmallBlock(Struct, frozen=True, kw_only=True):
     block_id: BlockId
     generation: GenerationStamp
     length: BlockLength
     digest: bytes  # BLAKE3 of the bytes (at most one chunk)
 
 
-class WriteMany(Struct, tag="write-many"):
+class WriteMany(Struct, frozen=True, kw_only=True, tag="write-many"):
     """Whole small blocks (each at most 1 MiB, one chunk), stored on this node and *targets*."""
 
     items: Annotated[list[SmallBlock], msgspec.Meta(min_length=1, max_length=MAX_MANY_ITEMS)]
@@ -132,7 +132,7 @@ class WriteMany(Struct, tag="write-many"):
     durability: Literal["synced", "replicated"] = "synced"
 
 
-class WriteManyDone(Struct):
+class WriteManyDone(Struct, frozen=True, kw_only=True):
     """All items are durable on *nodes*; *failed* nodes have none or some of them."""
 
     nodes: list[NodeId]
@@ -140,7 +140,7 @@ class WriteManyDone(Struct):
     failures: list[str] = []
 
 
-class ReadBlock(Struct, tag="read-block"):
+class ReadBlock(Struct, frozen=True, kw_only=True, tag="read-block"):
     """Bytes of a replica. Chunk-aligned *offset*s verify without waste. *length* -1: to its end."""
 
     block: BlockRef
@@ -149,7 +149,7 @@ class ReadBlock(Struct, tag="read-block"):
     digests: bool = False  # send the chunk digests of the whole replica too
 
 
-class ReadReady(Struct):
+class ReadReady(Struct, frozen=True, kw_only=True):
     """*length* raw bytes follow. *block_length*: of the replica now (it may be growing)."""
 
     length: NonNegative
@@ -160,37 +160,37 @@ class ReadReady(Struct):
     descriptor: bool = False
 
 
-class ReadMany(Struct, tag="read-many"):
+class ReadMany(Struct, frozen=True, kw_only=True, tag="read-many"):
     """Whole small finalized blocks."""
 
     blocks: Annotated[list[BlockRef], msgspec.Meta(min_length=1, max_length=MAX_MANY_ITEMS)]
 
 
-class ReadManyReady(Struct):
+class ReadManyReady(Struct, frozen=True, kw_only=True):
     """*lengths*, one an item: -1 not here, -2 here but corrupt, -3 left out because the answer would be too large; else so many bytes follow."""
 
     lengths: list[int]
 
 
-class OpenReplica(Struct, tag="open-replica"):
+class OpenReplica(Struct, frozen=True, kw_only=True, tag="open-replica"):
     block: BlockRef
     digests: bool = False
 
 
-class ReplicaInfo(Struct, tag="replica-info"):
+class ReplicaInfo(Struct, frozen=True, kw_only=True, tag="replica-info"):
     """Length, digests and state of a replica: answered by ReadReady with length 0."""
 
     block: BlockRef
 
 
-class BeginRecovery(Struct, tag="begin-recovery"):
+class BeginRecovery(Struct, frozen=True, kw_only=True, tag="begin-recovery"):
     """Stop any writer of the replica and say what is here (ReadReady, length 0); older generations refused afterwards."""
 
     block: BlockRef
     new_generation: GenerationStamp
 
 
-class FinishRecovery(Struct, tag="finish-recovery"):
+class FinishRecovery(Struct, frozen=True, kw_only=True, tag="finish-recovery"):
     """Cut the replica to *length*, finalize it durably in the new generation; answered by WriteDone."""
 
     block: BlockRef
@@ -244,9 +244,10 @@ def unpack_header(header: bytes | bytearray | memoryview) -> tuple[int, Kind, Fl
 def decode_request(body: bytes | bytearray | memoryview) -> Request:
     """A request from its frame's body; InvalidRequest if it is malformed."""
     try:
-        return _request_decoder.decode(body)
+        request: Request = _request_decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidRequest(f"malformed request: {error}") from None
+    return request
 
 
 __all__ = [

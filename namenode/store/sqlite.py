@@ -18,7 +18,7 @@ from ...common.runtime import Clock
 from ...common.sqlite import GroupWriter, Job, connect, database_error
 from ..events import INSERT, Sealer
 from . import migrate
-from .base import NewEvent, Operation, Params, RequestId, Row, Transaction
+from .base import DirectoryCache, NewEvent, Operation, Params, RequestId, Row, Transaction
 
 T = TypeVar("T")
 WORDS: Final = {"blob": "BLOB", "text": "TEXT", "clustered": "WITHOUT ROWID"}
@@ -64,7 +64,7 @@ class ReadTransaction:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._execute = connection.execute
-        self.directories: Directories | None = None
+        self.directories: DirectoryCache | None = None
 
     def one(self, statement: str, params: Params = ()) -> Row | None:
         return self._execute(statement, params).fetchone()  # type: ignore[no-any-return]
@@ -98,7 +98,7 @@ class WriteTransaction:
         self._epoch = epoch
         self._clock = clock
         self._cache = Directories()
-        self.directories: Directories | None = self._cache
+        self.directories: DirectoryCache | None = self._cache
         self._events: list[NewEvent] = []
         self._changed = False
         self._ids: dict[str, list[int]] = {}  # kind -> [next, end]

@@ -1,0 +1,1 @@
+"""Operations of the namespace: plain functions over one transaction each."""
