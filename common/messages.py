@@ -533,6 +533,7 @@ class Registered(Struct, frozen=True, kw_only=True):
 class Heartbeat(Struct, frozen=True, kw_only=True):
     node_id: NodeId
     uuid: str
+    wait_s: float = 0.0  # the answer may be held back so long, if there are no commands yet
     active_transfers: NonNegative = 0
     blocks: NonNegative = 0
     volumes: Annotated[list[VolumeReport], msgspec.Meta(max_length=256)] = []

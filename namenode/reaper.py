@@ -29,7 +29,10 @@ def reap(tx: Transaction, *, before_ms: int, limit: int) -> int:
             files.append(node)
             done += 1
             continue
-        children = sql.children(tx, node.inode_id, "", limit - done + 1)
+        room = limit - done
+        children = sql.children(tx, node.inode_id, "", room + 1)
+        whole = len(children) <= room
+        del children[room:]
         for child in children:
             if child.is_directory:
                 moved.append(
@@ -38,7 +41,7 @@ def reap(tx: Transaction, *, before_ms: int, limit: int) -> int:
             else:
                 files.append(child)
         done += len(children)
-        if len(children) <= limit - done + len(children):
+        if whole:
             empty.append(node)
             done += 1
     tx.many(
@@ -51,18 +54,17 @@ def reap(tx: Transaction, *, before_ms: int, limit: int) -> int:
 
 def _remove(tx: Transaction, files: list[INode], directories: list[INode]) -> None:
     ids = [node.inode_id for node in files]
-    if any(node.length or node.flags & FLAG_OPEN for node in files):
-        for node in files:
-            if node.flags & FLAG_OPEN:
-                for opened in blockmap.open_blocks(tx, node.inode_id):
-                    blockmap.drop_open_block(tx, opened, revert=False)
-                tx.execute("DELETE FROM leases WHERE inode_id = ?", (node.inode_id,))
-        references = blockmap.blocks_of(tx, ids)
-        if references:
-            blockmap.release(tx, dict(references))
-        for start in range(0, len(ids), blockmap.IN_LIMIT):
-            part = ids[start : start + blockmap.IN_LIMIT]
-            tx.execute(f"DELETE FROM file_blocks WHERE inode_id IN ({marks(len(part))})", part)
+    for node in files:
+        if node.flags & FLAG_OPEN:
+            for opened in blockmap.open_blocks(tx, node.inode_id):
+                blockmap.drop_open_block(tx, opened, revert=False)
+            tx.execute("DELETE FROM leases WHERE inode_id = ?", (node.inode_id,))
+    references = blockmap.blocks_of(tx, ids)
+    if references:
+        blockmap.release(tx, dict(references))
+    for start in range(0, len(ids), blockmap.IN_LIMIT):
+        part = ids[start : start + blockmap.IN_LIMIT]
+        tx.execute(f"DELETE FROM file_blocks WHERE inode_id IN ({marks(len(part))})", part)
     both = [*files, *directories]
     xattrs = [(node.inode_id,) for node in both if node.flags & FLAG_XATTR]
     tx.many("DELETE FROM xattrs WHERE inode_id = ?", xattrs)

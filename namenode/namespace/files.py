@@ -451,7 +451,8 @@ def truncate(
             cut = block
             cut_offset = offset
         offset += block.length
-    target, ids = None, []
+    target: TargetBlock | None = None
+    ids: list[NodeId] = []
     if cut is not None:
         keep = request.length - cut_offset
         target, ids = _continue_block(
