@@ -1,0 +1,41 @@
+"""Logging of the servers: one line an entry, readable or JSON, to standard error."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+
+from .errors import InvalidConfig
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return json.dumps(entry, ensure_ascii=False)
+
+
+def set_up(level: str, form: str) -> None:
+    """Send everything from *level* on to standard error, as "text" or "json"."""
+    number = logging.getLevelNamesMapping().get(level.upper())
+    if number is None:
+        raise InvalidConfig(f"log_level must be DEBUG, INFO, WARNING or ERROR, not {level!r}")
+    if form not in ("text", "json"):
+        raise InvalidConfig(f'log_format must be "text" or "json", not {form!r}')
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        JsonFormatter()
+        if form == "json"
+        else logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    )
+    logging.basicConfig(level=number, handlers=[handler], force=True)
+    logging.getLogger("aiohttp.access").setLevel(logging.WARNING)

@@ -1,0 +1,40 @@
+"""`dfs namenode`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from ..common import logs, service
+from ..common.config import NameNodeConfig, load
+from ..common.errors import DfsError
+from ..common.options import config_options
+
+
+@click.command(name="namenode", context_settings={"help_option_names": ["--help"]})
+@click.option("--config", "config_file", default=None, help="TOML file with a table [namenode].")
+@config_options(NameNodeConfig)
+def command(config_file: str | None, **flags: Any) -> None:
+    """Run a NameNode: it keeps the namespace and says where blocks go."""
+    try:
+        config = load(NameNodeConfig, flags, file=config_file)
+        logs.set_up(config.log_level, config.log_format)
+    except DfsError as error:
+        raise SystemExit(f"dfs namenode: {error.message}") from None
+    from .server import NameNodeServer
+
+    async def make() -> service.Service:
+        return NameNodeServer(config)
+
+    sys.exit(service.run(make, config.ready_file, "dfs namenode"))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    command.main(args=argv, prog_name="dfs namenode")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,308 @@
+"""The NameNode's own interface: `POST /v1/<operation>` and the WebSocket `/v1/rpc`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from aiohttp import WSMsgType, web
+
+from ...common import codec
+from ...common.codec import JSON, MSGPACK, failure_of, pack
+from ...common.errors import (
+    DfsError,
+    InvalidRequest,
+    RequestTooLarge,
+    ShuttingDown,
+    TimedOut,
+    VersionMismatch,
+    http_status,
+)
+from ...common.messages import (
+    MAX_CALLS_PER_FRAME,
+    MAX_FRAME_BYTES,
+    OPERATIONS,
+    WIRE_VERSION,
+    Call,
+    Hello,
+    Welcome,
+)
+from ...common.runtime import new_uuid
+from ..dispatch import Dispatcher, described
+from ..permissions import Caller
+from ..store.base import RequestId
+
+log = logging.getLogger(__name__)
+HELLO_TIMEOUT_S = 10.0
+MAX_CALLS_IN_FLIGHT = 8_192  # of one connection
+SEND_TIMEOUT_S = 60.0  # a client that takes no answer for so long is dropped
+
+
+class RpcApi:
+    """Routes of the NameNode's own interface."""
+
+    def __init__(
+        self, dispatcher: Dispatcher, *, cluster_id: str, version: str, max_request_bytes: int
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._cluster_id = cluster_id
+        self._version = version
+        self._max_request_bytes = max_request_bytes
+        self._connections: set[_Connection] = set()
+        self._closing = False
+
+    def routes(self) -> list[web.RouteDef]:
+        return [
+            web.get("/v1/rpc", self.websocket),
+            web.post("/v1/{operation}", self.post),
+        ]
+
+    async def close(self) -> None:
+        """Let no new call in, answer those in flight, close the connections."""
+        self._closing = True
+        await asyncio.gather(*(connection.close() for connection in list(self._connections)))
+
+    # --- one request, one answer ---
+
+    async def post(self, request: web.Request) -> web.Response:
+        form = MSGPACK if request.content_type == MSGPACK else JSON
+        accept = request.headers.get("Accept", "")
+        answer_form = MSGPACK if MSGPACK in accept else JSON if JSON in accept else form
+        try:
+            answer = await self._post(request, form)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            failed, reference = described(error, request.match_info["operation"])
+            return _response(failure_of(failed, reference), answer_form, http_status(failed))
+        return _response(answer, answer_form, 200)
+
+    async def _post(self, request: web.Request, form: str) -> Any:
+        if self._closing:
+            raise ShuttingDown("the NameNode is stopping")
+        name = request.match_info["operation"]
+        operation = self._dispatcher.operation(name)
+        try:
+            body = await request.read()
+        except web.HTTPRequestEntityTooLarge:
+            raise RequestTooLarge(
+                f"the request is larger than {self._max_request_bytes} bytes"
+            ) from None
+        decode = codec.unpack if form == MSGPACK else codec.from_json
+        message = decode(body, operation.request)
+        request_id = _request_id(request.headers.get("X-TwinFS-Request"))
+        caller = await self._dispatcher.caller(
+            request.headers.get("X-TwinFS-User", ""), request.remote or ""
+        )
+        special = self._dispatcher.specials.get(name)
+        if special is not None:
+            return await special(caller, message)
+        if self._dispatcher.is_read(name):
+            return await self._dispatcher.store.read(self._dispatcher.read(caller, name, message))
+        given = request_id or RequestId(bytes.fromhex(new_uuid().replace("-", "")), 1)
+        answer = await self._dispatcher.write(
+            caller, name, message, given, resent=request_id is not None
+        )
+        return codec.unpack(answer, operation.response)
+
+    # --- many calls on one connection ---
+
+    async def websocket(self, request: web.Request) -> web.StreamResponse:
+        socket = web.WebSocketResponse(
+            max_msg_size=MAX_FRAME_BYTES, compress=False, heartbeat=30.0, autoping=True
+        )
+        await socket.prepare(request)
+        connection = None
+        try:
+            caller, client_id = await self._greet(socket, request.remote or "")
+            connection = _Connection(self._dispatcher, socket, caller, client_id)
+            self._connections.add(connection)
+            await connection.run()
+        except DfsError as error:
+            if not socket.closed:
+                await socket.send_bytes(pack(failure_of(error)))
+        finally:
+            if connection is not None:
+                self._connections.discard(connection)
+                await connection.close()
+            await socket.close()
+        return socket
+
+    async def _greet(self, socket: web.WebSocketResponse, host: str) -> tuple[Caller, bytes]:
+        try:
+            async with asyncio.timeout(HELLO_TIMEOUT_S):
+                first = await socket.receive()
+        except TimeoutError:
+            raise TimedOut("no Hello came in time") from None
+        if first.type != WSMsgType.BINARY:
+            raise InvalidRequest("the first message must be a Hello")
+        hello = codec.unpack(first.data, Hello)
+        if hello.wire_version != WIRE_VERSION:
+            raise VersionMismatch(
+                f"this NameNode speaks wire version {WIRE_VERSION}, not {hello.wire_version}"
+            )
+        if self._closing:
+            raise ShuttingDown("the NameNode is stopping")
+        caller = await self._dispatcher.caller(hello.user, host)
+        welcome = Welcome(
+            wire_version=WIRE_VERSION, cluster_id=self._cluster_id, version=self._version
+        )
+        await socket.send_bytes(pack(welcome))
+        return caller, hello.client_id
+
+
+class _Connection:
+    """One client's WebSocket: calls come in frames, answers leave in frames, in any order."""
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        socket: web.WebSocketResponse,
+        caller: Caller,
+        client_id: bytes,
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._socket = socket
+        self._caller = caller
+        self._client_id = client_id
+        self._replies: list[bytes] = []
+        self._reply_count = 0
+        self._has_replies = asyncio.Event()
+        self._in_flight = 0
+        self._room = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._sender: asyncio.Task[None] | None = None
+
+    async def run(self) -> None:
+        """Serve until the client goes."""
+        self._sender = asyncio.create_task(self._send_loop(), name="rpc sender")
+        async for message in self._socket:
+            if message.type != WSMsgType.BINARY:
+                raise InvalidRequest("frames are binary messages")
+            calls = codec.unpack_calls(message.data)
+            if len(calls) > MAX_CALLS_PER_FRAME:
+                raise RequestTooLarge(f"a frame may have {MAX_CALLS_PER_FRAME} calls")
+            self._in_flight += len(calls)
+            self._take(calls)
+            while self._in_flight > MAX_CALLS_IN_FLIGHT:
+                self._room.clear()
+                await self._room.wait()
+
+    def _take(self, calls: list[Call]) -> None:
+        dispatcher = self._dispatcher
+        reads: list[Call] = []
+        for call in calls:
+            name = call.operation
+            try:
+                if dispatcher.is_read(name):
+                    reads.append(call)
+                elif name in dispatcher.specials:
+                    task = asyncio.create_task(self._special(call), name=name)
+                    self._tasks.add(task)
+                    task.add_done_callback(self._tasks.discard)
+                else:
+                    dispatcher.operation(name)
+                    future = dispatcher.write(
+                        self._caller,
+                        name,
+                        call.request,
+                        RequestId(self._client_id, call.call_id),
+                        resent=call.resent,
+                    )
+                    future.add_done_callback(lambda done, c=call: self._written(c, done))  # type: ignore[misc]
+            except Exception as error:
+                self._fail(call, error)
+        if reads:
+            count = len(reads)
+            frame = dispatcher.store.submit_reads([dispatcher.read_frame(self._caller, reads)])
+            frame.add_done_callback(lambda done: self._read(reads, count, done))
+
+    def _written(self, call: Call, done: asyncio.Future[bytes]) -> None:
+        if done.cancelled():
+            return
+        error = done.exception()
+        if error is not None:
+            self._fail(call, error)
+        else:
+            # An array of three, whose last element is encoded already.
+            self._reply(b"\x93" + pack(call.call_id) + b"\xc3" + done.result(), 1)
+
+    def _read(self, calls: list[Call], count: int, done: asyncio.Future[list[Any]]) -> None:
+        if done.cancelled():
+            return
+        error = done.exception()
+        result: bytes | BaseException = error if error is not None else done.result()[0]
+        if isinstance(result, BaseException):
+            for call in calls:
+                self._fail(call, result)
+        else:
+            self._reply(result, count)
+
+    async def _special(self, call: Call) -> None:
+        try:
+            operation = OPERATIONS[call.operation]
+            message = codec.unpack(call.request, operation.request)
+            answer = await self._dispatcher.specials[call.operation](self._caller, message)
+            self._reply(pack((call.call_id, True, answer)), 1)
+        except Exception as error:
+            self._fail(call, error)
+
+    def _fail(self, call: Call, error: BaseException) -> None:
+        failed, reference = described(error, call.operation)
+        self._reply(pack((call.call_id, False, failure_of(failed, reference))), 1)
+
+    def _reply(self, encoded: bytes, count: int) -> None:
+        self._replies.append(encoded)
+        self._reply_count += count
+        self._has_replies.set()
+
+    async def _send_loop(self) -> None:
+        """Everything that is ready leaves in one frame."""
+        while True:
+            await self._has_replies.wait()
+            self._has_replies.clear()
+            replies, count = self._replies, self._reply_count
+            self._replies, self._reply_count = [], 0
+            if not replies:
+                continue
+            frame = b"\xdd" + count.to_bytes(4, "big") + b"".join(replies)
+            try:
+                async with asyncio.timeout(SEND_TIMEOUT_S):
+                    await self._socket.send_bytes(frame)
+            except (TimeoutError, ConnectionError, RuntimeError):
+                await self._socket.close()
+                return
+            finally:
+                self._in_flight -= count
+                self._room.set()
+
+    async def close(self) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+        if self._sender is not None:
+            self._sender.cancel()
+            await asyncio.gather(self._sender, *self._tasks, return_exceptions=True)
+            self._sender = None
+        await self._socket.close()
+
+
+def _request_id(text: str | None) -> RequestId | None:
+    """`<32 hex digits>-<number>`."""
+    if text is None:
+        return None
+    client, _, call = text.partition("-")
+    try:
+        client_id = bytes.fromhex(client)
+        if len(client_id) != 16 or not call.isascii() or not call.isdigit() or len(call) > 18:
+            raise ValueError
+        return RequestId(client_id, int(call))
+    except ValueError:
+        raise InvalidRequest(
+            "X-TwinFS-Request must be 32 hex digits, a hyphen and a number"
+        ) from None
+
+
+def _response(message: Any, form: str, status: int) -> web.Response:
+    body = pack(message) if form == MSGPACK else codec.to_json(message)
+    return web.Response(body=body, status=status, content_type=form)

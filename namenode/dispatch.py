@@ -1,0 +1,308 @@
+"""From the name of an operation to what carries it out. Both transports share everything here."""
+
+from __future__ import annotations
+
+import asyncio
+import grp
+import logging
+import os
+import pwd
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from ..common import codec
+from ..common.codec import failure_of, pack
+from ..common.config import NameNodeConfig
+from ..common.errors import (
+    DfsError,
+    InternalError,
+    InvalidRequest,
+    LeaseConflict,
+    UnknownOperation,
+)
+from ..common.messages import (
+    OPERATIONS,
+    Append,
+    Call,
+    Create,
+    Done,
+    Operation,
+    ReadEvents,
+    Recovered,
+)
+from ..common.model import Struct
+from ..common.paths import shown
+from ..common.runtime import Clock, new_uuid
+from . import events, leases
+from .datanodes import DataNodes
+from .leases import Recovery, WriteRules
+from .namespace import attributes, files, tree, whole
+from .namespace.walk import walk
+from .permissions import Caller
+from .safemode import SafeModeGate
+from .store import superuser_of
+from .store.base import MetadataStore, RequestId, Transaction
+
+log = logging.getLogger(__name__)
+Read = Callable[[Transaction, Caller, Any], Struct]
+Write = Callable[..., Any]
+Special = Callable[[Caller, Any], Any]
+
+TRUE_REPLY = b"\xc3"
+DONE = pack(Done())
+GROUP_MEMORY_S = 300.0
+
+
+class Effects:
+    """What is to happen once a mutation is committed."""
+
+    def __init__(self) -> None:
+        self.blocks: list[int] = []
+        self.recoveries: list[Recovery] = []
+
+
+class Dispatcher:
+    """Runs operations for callers."""
+
+    def __init__(
+        self,
+        config: NameNodeConfig,
+        store: MetadataStore,
+        nodes: DataNodes,
+        clock: Clock,
+        gate: SafeModeGate,
+        *,
+        consider: Callable[[Sequence[int]], None],
+        recover: Callable[[Sequence[Recovery]], None],
+    ) -> None:
+        """*consider* gets blocks whose replication may be off, *recover* blocks that lost their writer."""
+        self.store = store
+        self._nodes = nodes
+        self._clock = clock
+        self._gate = gate
+        self._consider = consider
+        self._recover = recover
+        self._superuser = superuser_of(config)
+        self._supergroup = config.supergroup
+        self._callers: dict[tuple[str, str], tuple[float, Caller]] = {}
+        self._rules = WriteRules(
+            replication=config.replication,
+            block_bytes=config.block_bytes,
+            min_replicas=config.min_replicas,
+            lease_timeout_ms=int(config.lease_timeout_s * 1000),
+        )
+        self._reads: dict[str, Read] = self._read_table()
+        self._writes: dict[str, Write] = self._write_table()
+        self.specials: dict[str, Special] = {}
+
+    def _read_table(self) -> dict[str, Read]:
+        nodes = self._nodes
+        return {
+            "stat": tree.stat,
+            "stat_many": tree.stat_many,
+            "list": lambda tx, c, r: tree.list_directory(tx, c, r, nodes=nodes),
+            "summarize": tree.summarize,
+            "locate": lambda tx, c, r: tree.locate(tx, c, r, nodes=nodes),
+            "locate_many": lambda tx, c, r: tree.locate_many(tx, c, r, nodes=nodes),
+            "get_xattrs": attributes.get_xattrs,
+            "events": _read_events,
+        }
+
+    def _write_table(self) -> dict[str, Write]:
+        rules = {"rules": self._rules}
+        placed = {**rules, "placer": self._nodes}
+        located = {**placed, "nodes": self._nodes}
+
+        def plain(function: Any, more: dict[str, Any] | None = None) -> Write:
+            more = more or {}
+
+            def call(tx: Transaction, caller: Caller, request: Any, now_ms: int, _: Effects) -> Any:
+                return function(tx, caller, request, now_ms=now_ms, **more)
+
+            return call
+
+        def set_replication(
+            tx: Transaction, caller: Caller, request: Any, now_ms: int, effects: Effects
+        ) -> None:
+            effects.blocks = attributes.set_replication(tx, caller, request, now_ms=now_ms)
+
+        def recover_lease(
+            tx: Transaction, caller: Caller, request: Any, now_ms: int, effects: Effects
+        ) -> Recovered:
+            answer, effects.recoveries = leases.recover_lease(tx, caller, request, now_ms=now_ms)
+            return answer
+
+        return {
+            "mkdirs": plain(tree.mkdirs),
+            "mkdirs_many": plain(tree.mkdirs_many),
+            "create": plain(files.create, rules),
+            "add_block": plain(files.add_block, placed),
+            "abandon_block": plain(files.abandon_block),
+            "update_pipeline": plain(files.update_pipeline, located),
+            "sync": plain(files.sync, rules),
+            "complete": plain(files.complete, rules),
+            "append": plain(files.append, located),
+            "truncate": plain(files.truncate, located),
+            "allocate": plain(whole.allocate, placed),
+            "put_files": plain(whole.put_files, rules),
+            "rename": plain(tree.rename),
+            "delete": plain(tree.delete),
+            "delete_many": plain(tree.delete_many),
+            "move_to_trash": plain(tree.move_to_trash),
+            "concat": plain(whole.concat, rules),
+            "copy": plain(whole.copy, rules),
+            "set_replication": set_replication,
+            "set_mode": plain(attributes.set_mode),
+            "set_owner": plain(attributes.set_owner),
+            "set_times": plain(attributes.set_times),
+            "set_xattr": plain(attributes.set_xattr),
+            "remove_xattr": plain(attributes.remove_xattr),
+            "set_quota": plain(attributes.set_quota),
+            "renew_lease": plain(leases.renew_lease),
+            "recover_lease": recover_lease,
+        }
+
+    # --- callers ---
+
+    async def caller(self, user: str, host: str) -> Caller:
+        """Who *user* is: groups come from the operating system, as in HDFS's simple mode."""
+        user = user or "dr.who"  # HDFS's name for somebody who gave none
+        now_s = self._clock.monotonic_s()
+        known = self._callers.get((user, host))
+        if known is not None and known[0] > now_s:
+            return known[1]
+        if len(user) > 255 or "/" in user or not user.isprintable():
+            raise InvalidRequest(f"{shown(user)} is no user name")
+        groups = await asyncio.to_thread(_groups_of, user)
+        caller = Caller(
+            user=user,
+            groups=groups,
+            superuser=user == self._superuser or self._supergroup in groups,
+            host=host,
+        )
+        if len(self._callers) > 10_000:
+            self._callers.clear()
+        self._callers[(user, host)] = (now_s + GROUP_MEMORY_S, caller)
+        return caller
+
+    # --- operations ---
+
+    @staticmethod
+    def operation(name: str) -> Operation:
+        found = OPERATIONS.get(name)
+        if found is None:
+            raise UnknownOperation(f"there is no operation {shown(name)}")
+        return found
+
+    def is_read(self, name: str) -> bool:
+        return name in self._reads
+
+    def read(self, caller: Caller, name: str, request: Any) -> Callable[[Transaction], Struct]:
+        """A reading operation, to be given to the store."""
+        function = self._reads[name]
+        return lambda tx: function(tx, caller, request)
+
+    def read_frame(self, caller: Caller, calls: Sequence[Call]) -> Callable[[Transaction], bytes]:
+        """All reading calls of a frame on one snapshot; the encoded replies, joined. Runs in the store's thread."""
+        reads = self._reads
+
+        def run(tx: Transaction) -> bytes:
+            replies = []
+            for call in calls:
+                try:
+                    request = codec.unpack(call.request, OPERATIONS[call.operation].request)
+                    answer: Any = (call.call_id, True, reads[call.operation](tx, caller, request))
+                except Exception as error:
+                    answer = (call.call_id, False, failure_of(*described(error, call.operation)))
+                replies.append(pack(answer))
+            return b"".join(replies)
+
+        return run
+
+    def write(
+        self, caller: Caller, name: str, request: Any, request_id: RequestId, *, resent: bool
+    ) -> asyncio.Future[bytes]:
+        """Start a mutation. Its answer is encoded; *request* is a struct, or msgpack of it."""
+        self._gate.require_open(name)
+        function = self._writes[name]
+        kind = OPERATIONS[name].request
+        effects = Effects()
+        now_ms = self._clock.wall_ms
+
+        def operation(tx: Transaction) -> bytes:
+            effects.blocks, effects.recoveries = [], []
+            decoded = codec.unpack(request, kind) if isinstance(request, msgspec.Raw) else request
+            answer = function(tx, caller, decoded, now_ms(), effects)
+            return DONE if answer is None else pack(answer)
+
+        future = self.store.submit_answer(operation, request_id, resent=resent)
+
+        def after(done: asyncio.Future[bytes]) -> None:
+            if done.cancelled():
+                return
+            error = done.exception()
+            if error is None:
+                if effects.blocks:
+                    self._consider(effects.blocks)
+                if effects.recoveries:
+                    self._recover(effects.recoveries)
+            elif isinstance(error, LeaseConflict) and name in ("create", "append"):
+                self._take_over(caller, request, kind)
+
+        if name in ("set_replication", "recover_lease", "create", "append"):
+            future.add_done_callback(after)
+        return future
+
+    def _take_over(self, caller: Caller, request: Any, kind: type[Struct]) -> None:
+        """A file whose writer is silent stands in somebody's way: begin to close it."""
+        decoded = codec.unpack(request, kind) if isinstance(request, msgspec.Raw) else request
+        assert isinstance(decoded, Create | Append)
+        path, rules, clock = decoded.path, self._rules, self._clock
+
+        def begin(tx: Transaction) -> list[Recovery]:
+            node = walk(tx, Caller(caller.user, superuser=True), path).node
+            now_ms = clock.wall_ms()
+            if node is None or not node.is_open or node.is_directory:
+                return []
+            found = leases.holder_of(tx, node.inode_id)
+            if found is not None and (
+                found[0] == leases.RECOVERY_HOLDER or now_ms - found[1] <= rules.lease_timeout_ms
+            ):
+                return []
+            return leases.begin_recovery(tx, node, now_ms=now_ms)
+
+        def send(done: asyncio.Future[list[Recovery]]) -> None:
+            if not done.cancelled() and done.exception() is None and done.result():
+                self._recover(done.result())
+
+        self.store.submit(begin).add_done_callback(send)
+
+
+def described(error: BaseException, operation: str) -> tuple[DfsError, str]:
+    """*error* as a DfsError and a reference: ours are logged whole, and told without their inside."""
+    if isinstance(error, DfsError):
+        return error, ""
+    reference = new_uuid()[:8]
+    log.error("operation %s failed [%s]", operation, reference, exc_info=error)
+    return InternalError(f"the NameNode failed to carry out {operation}"), reference
+
+
+def _read_events(tx: Transaction, caller: Caller, request: ReadEvents) -> Struct:
+    return events.read_events(tx, request.after, request.limit, request.path_prefix)
+
+
+def _groups_of(user: str) -> frozenset[str]:
+    try:
+        account = pwd.getpwnam(user)
+        ids = os.getgrouplist(user, account.pw_gid)
+    except (KeyError, OSError, UnicodeError):
+        return frozenset()
+    names = set()
+    for group_id in ids:
+        try:
+            names.add(grp.getgrgid(group_id).gr_name)
+        except KeyError:
+            continue
+    return frozenset(names)

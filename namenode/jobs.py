@@ -1,0 +1,289 @@
+"""Background work of a NameNode: leases, trash, unlinked trees, repair, old answers and events.
+
+Each job runs in small transactions. What must not be done twice at once holds a row of `jobs`, so that one of several
+NameNodes works on it, and any other goes on when that one is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Final
+
+from ..common.config import NameNodeConfig
+from ..common.errors import DfsError
+from ..common.messages import Delete, RecoverBlock, Rename
+from ..common.model import NodeId
+from ..common.runtime import Clock, format_time, new_uuid
+from . import events, leases
+from .datanodes import DataNodes
+from .leases import Recovery
+from .namespace import tree
+from .namespace.tree import CURRENT, TRASH
+from .namespace.walk import walk
+from .permissions import Caller
+from .reaper import reap
+from .replication import Repairer, ReplicationMonitor
+from .store import sql
+from .store.base import MetadataStore, Transaction
+
+log = logging.getLogger(__name__)
+JOB_LEASE_MS: Final = 30_000
+REAP_ROWS: Final = 500
+SCAN_BLOCKS: Final = 2_000
+RECOVERY_RETRY_MS: Final = 15_000
+SYSTEM: Final = Caller("namenode", superuser=True)
+
+
+class Jobs:
+    """The loops, and what they share."""
+
+    def __init__(
+        self,
+        config: NameNodeConfig,
+        store: MetadataStore,
+        nodes: DataNodes,
+        monitor: ReplicationMonitor,
+        clock: Clock,
+    ) -> None:
+        self._config = config
+        self._store = store
+        self._nodes = nodes
+        self._monitor = monitor
+        self._clock = clock
+        self._name = new_uuid()
+        self._repairer = Repairer(store, nodes, monitor, clock.monotonic_s)
+
+    async def run(self) -> None:
+        """All loops, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            for name, period_s, job in (
+                ("liveness", 1.0, self._liveness),
+                ("repair", 0.25, self._repair),
+                ("reaper", 0.5, self._reap),
+                ("sealer", 0.2, self._seal),
+                ("leases", 2.0, self._leases),
+                ("trash", 60.0, self._trash),
+                ("scan", 30.0, self._scan),
+                ("pruning", 30.0, self._prune),
+            ):
+                tasks.create_task(self._loop(name, period_s, job), name=name)
+
+    async def _loop(self, name: str, period_s: float, job: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            try:
+                await job()
+            except DfsError as error:
+                log.warning("the job %s has to wait: %s", name, error)
+            except Exception:
+                log.exception("the job %s failed; it is tried again", name)
+            await asyncio.sleep(period_s)
+
+    async def _holds(self, job: str) -> bool:
+        """Take or renew the lease of *job*."""
+        if not self._config.database:
+            return True  # nobody else has the SQLite file
+        now_ms, name = self._clock.wall_ms(), self._name
+
+        def take(tx: Transaction) -> bool:
+            row = tx.one("SELECT holder, expires_ms FROM jobs WHERE name = ?", (job,))
+            if row is not None and row[0] != name and row[1] > now_ms:
+                return False
+            tx.execute(
+                "INSERT INTO jobs (name, holder, expires_ms, cursor) VALUES (?, ?, ?, '')"
+                " ON CONFLICT (name) DO UPDATE SET holder = excluded.holder,"
+                " expires_ms = excluded.expires_ms",
+                (job, name, now_ms + JOB_LEASE_MS),
+            )
+            return True
+
+        return await self._store.run(take)
+
+    # --- nodes and copies ---
+
+    async def _liveness(self) -> None:
+        for node_id in self._nodes.tick():
+            node = self._nodes.get(node_id)
+            log.warning("DataNode %d (%s) is dead", node_id, node.address.data if node else "?")
+            await self._consider_blocks_of(node_id)
+
+    async def _consider_blocks_of(self, node_id: NodeId) -> None:
+        after = 0
+        while True:
+            rows = await self._store.read(
+                lambda tx, after=after: tx.all(  # type: ignore[misc]
+                    "SELECT block_id FROM replicas WHERE node_id = ? AND block_id > ?"
+                    " ORDER BY block_id LIMIT ?",
+                    (node_id, after, SCAN_BLOCKS),
+                )
+            )
+            if not rows:
+                return
+            self._monitor.consider([row[0] for row in rows])
+            after = rows[-1][0]
+
+    async def _repair(self) -> None:
+        while await self._repairer.step():
+            await asyncio.sleep(0.05)
+
+    async def _scan(self) -> None:
+        """Find blocks with too few or too many copies that no event told of."""
+        if not await self._holds("scan"):
+            return
+        alive = sorted(self._nodes.not_dead())
+        if not alive:
+            return
+        after = 0
+        while True:
+            rows = await self._store.read(partial(_off_target, alive=alive, after=after))
+            self._monitor.consider([row[0] for row in rows if row[1] != row[2]])
+            if len(rows) < SCAN_BLOCKS:
+                return
+            after = rows[-1][0]
+            await asyncio.sleep(0.05)
+
+    # --- leases ---
+
+    def recover(self, recoveries: Sequence[Recovery]) -> None:
+        """Have a DataNode lead the recovery of each block; what finds none is tried again by the job."""
+        for recovery in recoveries:
+            addresses = self._nodes.order(recovery.nodes, "")
+            for leader in addresses:
+                command = RecoverBlock(
+                    block=recovery.block,
+                    new_generation=recovery.new_generation,
+                    nodes=addresses,
+                    minimum_length=recovery.minimum_length,
+                )
+                if self._nodes.command(leader.node_id, command):
+                    break
+
+    async def _leases(self) -> None:
+        if not await self._holds("leases"):
+            return
+        now_ms = self._clock.wall_ms()
+        hard_ms = now_ms - int(self._config.lease_hard_timeout_s * 1000)
+        soft_ms = now_ms - int(self._config.lease_timeout_s * 1000)
+
+        def work(tx: Transaction) -> list[Recovery]:
+            found = leases.silent_writers(tx, hard_ms, 100)
+            found += leases.stalled_recoveries(tx, now_ms - RECOVERY_RETRY_MS, 100)
+            recoveries = []
+            for node in found:
+                recoveries += leases.begin_recovery(tx, node, now_ms=now_ms)
+            leases.expire_holders(tx, soft_ms, 500)
+            return recoveries
+
+        self.recover(await self._store.run(work))
+
+    # --- what is no longer wanted ---
+
+    async def _reap(self) -> None:
+        if not await self._holds("reaper"):
+            return
+        before_ms = self._clock.wall_ms() - int(self._config.delete_grace_s * 1000)
+        while await self._store.run(partial(reap, before_ms=before_ms, limit=REAP_ROWS)):
+            await asyncio.sleep(0)  # others' operations are in the queue now
+
+    async def _trash(self) -> None:
+        """HDFS's trash: Current becomes a dated checkpoint, and checkpoints go after the interval."""
+        interval_s = self._config.trash_interval_s
+        if interval_s <= 0 or not await self._holds("trash"):
+            return
+        now_ms = self._clock.wall_ms()
+        users = await self._store.read(lambda tx: _users_with_trash(tx))
+        for user in users:
+            await self._store.run(
+                partial(_checkpoint_trash, user=user, now_ms=now_ms, interval_ms=interval_s * 1000)
+            )
+
+    async def _seal(self) -> None:
+        if self._config.database and await self._holds("sealer"):
+            while await self._store.run(events.seal_pending) >= 2_000:
+                pass
+
+    async def _prune(self) -> None:
+        if not await self._holds("pruning"):
+            return
+        before_ms = self._clock.wall_ms() - int(self._config.request_memory_s * 1000)
+        cursor: tuple[bytes, int] = (b"", 0)
+        while True:
+            cursor, more = await self._store.run(
+                partial(_prune_requests, before_ms=before_ms, cursor=cursor)
+            )
+            if not more:
+                break
+            await asyncio.sleep(0.05)
+        keep = self._config.event_retention
+        while await self._store.run(partial(events.trim_events, keep=keep)):
+            await asyncio.sleep(0.05)
+
+
+def _off_target(tx: Transaction, *, alive: Sequence[NodeId], after: int) -> list[tuple[int, ...]]:
+    """(block id, copies wanted, copies there) of a page of finalized blocks."""
+    return tx.all(
+        "SELECT b.block_id, b.replication, COUNT(r.node_id) FROM"
+        " (SELECT block_id, replication FROM blocks WHERE block_id > ? AND digest IS NOT NULL"
+        "  ORDER BY block_id LIMIT ?) b"
+        " LEFT JOIN replicas r ON r.block_id = b.block_id AND r.state = 0"
+        f" AND r.node_id IN ({sql.marks(len(alive))})"
+        " GROUP BY b.block_id, b.replication ORDER BY b.block_id",
+        (after, SCAN_BLOCKS, *alive),
+    )
+
+
+def _prune_requests(
+    tx: Transaction, *, before_ms: int, cursor: tuple[bytes, int]
+) -> tuple[tuple[bytes, int], bool]:
+    """Forget old answers among the next rows after *cursor*; (where to go on, whether there is more)."""
+    rows = tx.all(
+        "SELECT client_id, call_id, done_ms FROM requests WHERE client_id > ?"
+        " OR (client_id = ? AND call_id > ?) ORDER BY client_id, call_id LIMIT 5000",
+        (cursor[0], cursor[0], cursor[1]),
+    )
+    old = [(row[0], row[1]) for row in rows if row[2] < before_ms]
+    tx.many("DELETE FROM requests WHERE client_id = ? AND call_id = ?", old)
+    if len(rows) < 5000:
+        return (b"", 0), False
+    return (bytes(rows[-1][0]), rows[-1][1]), True
+
+
+def _users_with_trash(tx: Transaction) -> list[str]:
+    home = walk(tx, SYSTEM, "/user").node
+    if home is None or not home.is_directory:
+        return []
+    users, after = [], ""
+    while page := sql.children(tx, home.inode_id, after, 1_000):
+        users += [
+            node.name
+            for node in page
+            if node.is_directory and sql.child(tx, node.inode_id, TRASH) is not None
+        ]
+        after = page[-1].name
+    return users
+
+
+def _checkpoint_trash(tx: Transaction, *, user: str, now_ms: int, interval_ms: int) -> None:
+    """One user's trash: date what lies in Current, delete checkpoints older than the interval."""
+    base = f"/user/{user}/{TRASH}"
+    root = walk(tx, SYSTEM, base).node
+    if root is None or not root.is_directory:
+        return
+    for entry in sql.children(tx, root.inode_id, "", 1_000):
+        if entry.name == CURRENT:
+            if entry.is_directory and now_ms - entry.mtime_ms >= interval_ms // 10:
+                stamp = f"{format_time(now_ms, '%y%m%d%H%M%S')}-{now_ms}"
+                tree.rename(
+                    tx,
+                    SYSTEM,
+                    Rename(source=f"{base}/{CURRENT}", destination=f"{base}/{stamp}"),
+                    now_ms=now_ms,
+                )
+            continue
+        _, _, made_ms = entry.name.rpartition("-")
+        if made_ms.isdigit() and now_ms - int(made_ms) >= interval_ms:
+            tree.delete(
+                tx, SYSTEM, Delete(path=f"{base}/{entry.name}", recursive=True), now_ms=now_ms
+            )

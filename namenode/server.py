@@ -1,0 +1,136 @@
+"""A NameNode: configuration -> objects -> routes -> loops. Wiring only."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+
+from aiohttp import web
+
+from .. import __version__
+from ..common.config import NameNodeConfig
+from ..common.errors import InvalidConfig
+from ..common.model import NodeAddress, NodeId
+from ..common.runtime import Clock, SystemClock, system_random
+from .api.rpc import RpcApi
+from .datanodes import DataNodes
+from .dispatch import Dispatcher
+from .jobs import Jobs
+from .replication import ReplicationMonitor
+from .reports import Reports, known_nodes
+from .safemode import SafeModeGate
+from .store import open_store
+from .store.base import MetadataStore, Transaction
+
+log = logging.getLogger(__name__)
+
+
+class NameNodeServer:
+    """One NameNode process's service."""
+
+    def __init__(
+        self,
+        config: NameNodeConfig,
+        *,
+        clock: Clock | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._config = config
+        self._clock = clock or SystemClock()
+        self._rng = rng or system_random()
+        self._store: MetadataStore | None = None
+        self._rpc: RpcApi | None = None
+        self._runner: web.AppRunner | None = None
+        self._jobs: asyncio.Task[None] | None = None
+
+    async def start(self) -> dict[str, object]:
+        config = self._config
+        store = self._store = await open_store(config, self._clock)
+        cluster_id, known = await store.read(_facts)
+        nodes = DataNodes(
+            self._clock,
+            self._rng,
+            stale_after_s=config.stale_after_s,
+            dead_after_s=config.dead_after_s,
+        )
+        for node_id, uuid, address in known:
+            nodes.expect(node_id, uuid, address)
+        monitor = ReplicationMonitor(self._rng, per_node=config.max_transfers_per_node)
+        gate = SafeModeGate(nodes.live_count, config.safe_mode_nodes)
+        jobs = Jobs(config, store, nodes, monitor, self._clock)
+        dispatcher = Dispatcher(
+            config,
+            store,
+            nodes,
+            self._clock,
+            gate,
+            consider=monitor.consider,
+            recover=jobs.recover,
+        )
+        reports = Reports(
+            config,
+            store,
+            nodes,
+            monitor,
+            gate,
+            self._clock,
+            cluster_id=cluster_id,
+            version=__version__,
+        )
+        dispatcher.specials.update(reports.handlers())
+        self._rpc = RpcApi(
+            dispatcher,
+            cluster_id=cluster_id,
+            version=__version__,
+            max_request_bytes=config.max_request_bytes,
+        )
+        app = web.Application(client_max_size=config.max_request_bytes)
+        app.add_routes(self._rpc.routes())
+        app.add_routes([web.get("/healthz", _healthz), web.get("/", _front)])
+        self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, config.host, config.port, backlog=1024, reuse_address=True)
+        try:
+            await site.start()
+        except OSError as error:
+            raise InvalidConfig(
+                f"can't listen on {config.host}:{config.port}: {error.strerror or error}"
+            ) from None
+        self._jobs = asyncio.create_task(jobs.run(), name="jobs")
+        host, port = self._runner.addresses[0][:2]
+        return {"http": f"{host}:{port}", "cluster_id": cluster_id}
+
+    async def failed(self) -> None:
+        assert self._jobs is not None
+        await self._jobs
+
+    async def stop(self) -> None:
+        if self._rpc is not None:
+            await self._rpc.close()
+        if self._runner is not None:
+            await self._runner.cleanup()
+        if self._jobs is not None:
+            self._jobs.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._jobs
+        if self._store is not None:
+            await self._store.close()
+
+
+def _facts(tx: Transaction) -> tuple[str, list[tuple[NodeId, str, NodeAddress]]]:
+    row = tx.one("SELECT value FROM meta WHERE name = 'cluster_id'")
+    assert row is not None
+    return row[0], known_nodes(tx)
+
+
+async def _healthz(request: web.Request) -> web.Response:
+    return web.Response(text="ok\n")
+
+
+async def _front(request: web.Request) -> web.Response:
+    return web.Response(
+        text=f"TwinFS NameNode {__version__}\n\nAPI: POST /v1/<operation>, e.g. "
+        """curl -d '{"path": "/"}' http://HOST:PORT/v1/stat\n"""
+    )
