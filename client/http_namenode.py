@@ -1,0 +1,94 @@
+"""Calls to the NameNode one at a time, blocking, over plain HTTP: for commands that make a few of them.
+
+Imports neither aiohttp nor asyncio, which would take longer than the call.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import threading
+import urllib.parse
+from typing import Any
+
+from ..common import codec
+from ..common.codec import MSGPACK, error_of, pack
+from ..common.errors import DfsError, InvalidConfig, InvalidRequest, SafeMode, Unavailable
+from ..common.messages import OPERATIONS, Failure
+from ..common.model import Struct
+from ..common.retry import backoff_s
+from ..common.runtime import SystemClock, system_random
+
+CALL_TIMEOUT_S = 120.0
+
+
+class HttpNameNode:
+    """A kept-alive connection to one NameNode. Not to be shared between threads."""
+
+    def __init__(
+        self, url: str, *, user: str, retry_s: float = 30.0, connect_timeout_s: float = 5.0
+    ) -> None:
+        parts = urllib.parse.urlsplit(url)
+        if parts.scheme != "http" or not parts.hostname:
+            raise InvalidConfig(f"the NameNode's URL must be http://HOST:PORT, not {url!r}")
+        self._url = url
+        self._host, self._port = parts.hostname, parts.port or 9870
+        self._user = user
+        self._retry_s = retry_s
+        self._connect_timeout_s = connect_timeout_s
+        self._client = os.urandom(16).hex()
+        self._count = 0
+        self._clock = SystemClock()
+        self._rng = system_random()
+        self._connection: http.client.HTTPConnection | None = None
+
+    def call(self, operation: str, request: Struct) -> Any:
+        """The operation's response. Raises what the NameNode answers, or Unavailable after `retry_s`."""
+        self._count += 1
+        name = f"{self._client}-{self._count}"
+        deadline_s = self._clock.monotonic_s() + self._retry_s
+        pause = threading.Event()
+        attempt = 0
+        while True:
+            try:
+                return self._once(operation, request, name)
+            except (Unavailable, SafeMode) as error:
+                delay_s = backoff_s(attempt, self._rng, base_s=0.05, cap_s=2.0)
+                if self._clock.monotonic_s() + delay_s > deadline_s:
+                    raise error
+                attempt += 1
+                pause.wait(delay_s)
+
+    def _once(self, operation: str, request: Struct, name: str) -> Any:
+        headers = {"Content-Type": MSGPACK, "X-TwinFS-Request": name}
+        try:
+            headers["X-TwinFS-User"] = self._user
+            if self._connection is None:
+                self._connection = http.client.HTTPConnection(
+                    self._host, self._port, timeout=self._connect_timeout_s
+                )
+                self._connection.connect()
+                self._connection.sock.settimeout(CALL_TIMEOUT_S)
+            self._connection.request(
+                "POST", f"/v1/{operation}", body=pack(request), headers=headers
+            )
+            response = self._connection.getresponse()
+            body = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            self.close()
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            raise Unavailable(f"can't reach the NameNode at {self._url}: {reason}") from None
+        if response.status == 200:
+            return codec.unpack(body, OPERATIONS[operation].response)
+        try:
+            failure = codec.unpack(body, Failure)
+        except InvalidRequest:
+            raise DfsError(
+                f"{self._url} answered {response.status} {response.reason}: is it a NameNode?"
+            ) from None
+        raise error_of(failure)
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None

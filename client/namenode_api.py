@@ -1,0 +1,317 @@
+"""Calls to the NameNode over its WebSocket: pipelined, coalesced, resent after a lost connection."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
+
+import aiohttp
+import msgspec
+
+from ..common import codec
+from ..common.codec import error_of, pack
+from ..common.errors import (
+    DfsError,
+    InvalidRequest,
+    NotEnoughDataNodes,
+    RequestTooLarge,
+    SafeMode,
+    ShuttingDown,
+    Unavailable,
+)
+from ..common.messages import (
+    MAX_FRAME_BYTES,
+    OPERATIONS,
+    WIRE_VERSION,
+    Failure,
+    Hello,
+    Welcome,
+)
+from ..common.model import Struct
+from ..common.retry import backoff_s
+from ..common.runtime import Clock, SystemClock, system_random
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+MAX_CALLS = 1_024  # in one frame
+MAX_FRAME_FILL = MAX_FRAME_BYTES // 2
+RETRY_BASE_S, RETRY_CAP_S = 0.05, 2.0
+
+
+class NameNode(Protocol):
+    """Whatever carries out operations of `messages.OPERATIONS`."""
+
+    async def call(self, operation: str, request: Struct) -> Any:
+        """The operation's response; raises the DfsError the NameNode answered with, or Unavailable."""
+
+
+class _Pending:
+    """A call that has no answer yet."""
+
+    __slots__ = ("decode", "encoded", "future", "sent")
+
+    def __init__(
+        self, encoded: bytes, future: asyncio.Future[Any], decode: Callable[[Any], Any]
+    ) -> None:
+        self.encoded = encoded  # operation and request, as they stand in the frame
+        self.future = future
+        self.decode = decode
+        self.sent = False
+
+
+class RpcNameNode:
+    """A client of one cluster's NameNodes. Calls of one turn of the event loop leave as one frame.
+
+    A connection that is lost is made anew, and calls without an answer are sent again, marked as resent, so
+    that a mutation is never carried out twice. After *retry_s* without a NameNode, calls fail with Unavailable.
+    """
+
+    def __init__(
+        self,
+        urls: Sequence[str],
+        *,
+        user: str,
+        software: str = "twinfs",
+        retry_s: float = 30.0,
+        connect_timeout_s: float = 5.0,
+        clock: Clock | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._urls = [url.rstrip("/") for url in urls]
+        self._user = user
+        self._software = software
+        self._retry_s = retry_s
+        self._connect_timeout_s = connect_timeout_s
+        self._clock = clock or SystemClock()
+        self._rng = rng or system_random()
+        self._client_id = os.urandom(16)
+        self._next_id = 0
+        self._pending: dict[int, _Pending] = {}
+        self._queue: list[int] = []
+        self._flushing = False
+        self._socket: aiohttp.ClientWebSocketResponse | None = None
+        self._session: aiohttp.ClientSession | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self._wanted = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
+        self._sends: set[asyncio.Task[None]] = set()
+        self._decoders = {
+            name: msgspec.msgpack.Decoder(operation.response).decode
+            for name, operation in OPERATIONS.items()
+        }
+        self._prefixes = {name: pack(name) for name in OPERATIONS}
+
+    async def __aenter__(self) -> RpcNameNode:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    # --- calling ---
+
+    async def call(self, operation: str, request: Struct) -> Any:
+        """See `NameNode`. What the NameNode asks to try later is tried again for `retry_s`."""
+        try:
+            return await self.start(operation, request)
+        except (SafeMode, ShuttingDown, NotEnoughDataNodes) as error:
+            return await self._again(operation, request, error)
+
+    def start(self, operation: str, request: Struct) -> asyncio.Future[Any]:
+        """Send a call without waiting for it; not tried again when refused."""
+        if self._closed:
+            raise Unavailable("the connection to the NameNode is closed")
+        if self._keeper is None:
+            self._loop = asyncio.get_running_loop()
+            self._keeper = self._loop.create_task(self._keep(), name="namenode connection")
+        assert self._loop is not None
+        encoded = self._prefixes[operation] + pack(request)
+        if len(encoded) > MAX_FRAME_BYTES - 64:
+            raise RequestTooLarge(f"a request of {len(encoded)} bytes is too large; split it")
+        future = self._loop.create_future()
+        self._next_id = call_id = self._next_id + 1
+        self._pending[call_id] = _Pending(encoded, future, self._decoders[operation])
+        self._queue.append(call_id)
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+        return future
+
+    async def _again(self, operation: str, request: Struct, error: DfsError) -> Any:
+        deadline_s = self._clock.monotonic_s() + (
+            self._retry_s if not isinstance(error, NotEnoughDataNodes) else self._retry_s / 6
+        )
+        attempt = 0
+        while True:
+            delay_s = backoff_s(attempt, self._rng, base_s=0.1, cap_s=RETRY_CAP_S)
+            if self._clock.monotonic_s() + delay_s > deadline_s:
+                raise error
+            await asyncio.sleep(delay_s)
+            attempt += 1
+            try:
+                return await self.start(operation, request)
+            except (SafeMode, ShuttingDown, NotEnoughDataNodes) as again:
+                error = again
+
+    def _flush(self) -> None:
+        """Send what has gathered, if there is a connection (else it is sent once there is one)."""
+        self._flushing = False
+        socket = self._socket
+        if socket is None or socket.closed:
+            self._wanted.set()
+            return
+        queue, self._queue = self._queue, []
+        self._send_calls(socket, queue)
+
+    def _send_calls(self, socket: aiohttp.ClientWebSocketResponse, queue: list[int]) -> None:
+        assert self._loop is not None
+        parts: list[bytes] = []
+        size = 0
+        for call_id in queue:
+            pending = self._pending.get(call_id)
+            if pending is None:
+                continue
+            encoded = (
+                b"\x94" + pack(call_id) + pending.encoded + (b"\xc3" if pending.sent else b"\xc2")
+            )
+            if parts and (size + len(encoded) > MAX_FRAME_FILL or len(parts) >= MAX_CALLS):
+                self._send_frame(socket, parts)
+                parts, size = [], 0
+            pending.sent = True
+            parts.append(encoded)
+            size += len(encoded)
+        if parts:
+            self._send_frame(socket, parts)
+
+    def _send_frame(self, socket: aiohttp.ClientWebSocketResponse, parts: list[bytes]) -> None:
+        assert self._loop is not None
+        frame = b"\xdd" + len(parts).to_bytes(4, "big") + b"".join(parts)
+        task = self._loop.create_task(self._send(socket, frame))
+        self._sends.add(task)
+        task.add_done_callback(self._sends.discard)
+
+    @staticmethod
+    async def _send(socket: aiohttp.ClientWebSocketResponse, frame: bytes) -> None:
+        # A failure shows in the receiving loop, which makes a new connection and sends again.
+        with contextlib.suppress(ConnectionError, RuntimeError, aiohttp.ClientError):
+            await socket.send_bytes(frame)
+
+    # --- the connection ---
+
+    async def _keep(self) -> None:
+        """Connect when there are calls, receive answers, connect again; until closed."""
+        attempt = 0
+        down_since_s: float | None = None
+        turn = 0
+        while True:
+            if not self._pending:
+                self._wanted.clear()
+                await self._wanted.wait()
+            url = self._urls[turn % len(self._urls)]
+            try:
+                socket = await self._connect(url)
+            except DfsError as error:
+                if not error.retryable:
+                    self._fail_all(error)
+                    continue
+                turn += 1
+                now_s = self._clock.monotonic_s()
+                down_since_s = now_s if down_since_s is None else down_since_s
+                if now_s - down_since_s >= self._retry_s:
+                    self._fail_all(error)
+                    down_since_s = None
+                    attempt = 0
+                    continue
+                await asyncio.sleep(
+                    backoff_s(attempt, self._rng, base_s=RETRY_BASE_S, cap_s=RETRY_CAP_S)
+                )
+                attempt += 1
+                continue
+            attempt, down_since_s = 0, None
+            self._socket = socket
+            self._queue.clear()
+            self._send_calls(socket, sorted(self._pending))
+            try:
+                await self._receive(socket)
+            finally:
+                self._socket = None
+                with contextlib.suppress(Exception):
+                    await socket.close()
+
+    async def _connect(self, url: str) -> aiohttp.ClientWebSocketResponse:
+        if self._session is None:
+            self._session = aiohttp.ClientSession()
+        try:
+            async with asyncio.timeout(self._connect_timeout_s):
+                socket = await self._session.ws_connect(
+                    f"{url}/v1/rpc", max_msg_size=0, compress=0, heartbeat=30.0, autoclose=True
+                )
+                hello = Hello(
+                    wire_version=WIRE_VERSION,
+                    client_id=self._client_id,
+                    user=self._user,
+                    software=self._software,
+                )
+                await socket.send_bytes(pack(hello))
+                first = await socket.receive()
+        except (TimeoutError, OSError, aiohttp.ClientError) as error:
+            raise Unavailable(f"can't reach the NameNode at {url}: {_reason(error)}") from None
+        if first.type != aiohttp.WSMsgType.BINARY:
+            await socket.close()
+            raise Unavailable(f"the NameNode at {url} closed the connection")
+        try:
+            codec.unpack(first.data, Welcome)
+        except InvalidRequest:
+            await socket.close()
+            raise error_of(codec.unpack(first.data, Failure)) from None
+        return socket
+
+    async def _receive(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        pending = self._pending
+        async for message in socket:
+            if message.type != aiohttp.WSMsgType.BINARY:
+                return
+            for reply in codec.unpack_replies(message.data):
+                entry = pending.pop(reply.call_id, None)
+                if entry is None or entry.future.done():
+                    continue
+                future = entry.future
+                try:
+                    if reply.ok:
+                        future.set_result(entry.decode(reply.value))
+                    else:
+                        future.set_exception(error_of(codec.unpack(reply.value, Failure)))
+                except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                    future.set_exception(InvalidRequest(f"the answer is malformed: {error}"))
+
+    def _fail_all(self, error: DfsError) -> None:
+        pending, self._pending = self._pending, {}
+        self._queue.clear()
+        for entry in pending.values():
+            if not entry.future.done():
+                entry.future.set_exception(type(error)(error.message))
+
+    async def close(self) -> None:
+        """Give up what has no answer, and disconnect."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, *self._sends, return_exceptions=True)
+        if self._session is not None:
+            await self._session.close()
+        self._fail_all(Unavailable("the connection to the NameNode was closed"))
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__
