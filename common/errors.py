@@ -22,7 +22,8 @@
     ├── StorageError              DiskFull, VolumeFailed
     ├── ServiceError              try again later: the only retryable branch
     │   ├── SafeMode, Busy, ShuttingDown, NotEnoughDataNodes
-    │   └── Unavailable           nobody answered;  TimedOut  the answer came too late
+    │   ├── Unavailable           nobody answered  └── ConnectionLost
+    │   └── TimedOut              the answer came too late
     ├── StoreError                StoreTooNew, StoreConflict, StoreDamaged
     ├── InvalidConfig
     └── InternalError             our own mistake, with a reference to the log
@@ -215,6 +216,10 @@ class NotEnoughDataNodes(ServiceError):
 
 class Unavailable(ServiceError):
     code = "unavailable"
+
+
+class ConnectionLost(Unavailable):
+    code = "connection-lost"
 
 
 class TimedOut(ServiceError):

@@ -1,0 +1,521 @@
+"""Replicas on the volumes of one DataNode: written, published, read, deleted, reported.
+
+All methods block and are called from threads. Publishing is crash-safe: a replica is recorded in its volume's index only
+when its bytes are durable under their final name, and whoever is told that it is finalized is told after that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import random
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
+
+from ..common.checksum import CHUNK_BYTES, DIGEST_BYTES, block_digest, chunk_count, digest_of
+from ..common.errors import (
+    BlockNotFound,
+    ChecksumMismatch,
+    DfsError,
+    InvalidRequest,
+    StaleGeneration,
+)
+from ..common.messages import ReplicaReport
+from ..common.model import BlockId, BlockRef, GenerationStamp
+from ..common.transfer import SmallBlock
+from .index import Replica
+from .volumes import Volume, choose_volume, fsync_directory, storage_error
+from .writing import WritingReplica
+
+log = logging.getLogger(__name__)
+
+
+class Found(NamedTuple):
+    """A replica to read: from *data*, or from *descriptor* (the caller's to close)."""
+
+    generation: int
+    length: int
+    digests: bytes
+    finalized: bool
+    data: bytes | None
+    descriptor: int
+
+
+class BlockStore:
+    """Everything this DataNode holds."""
+
+    def __init__(
+        self, volumes: Sequence[Volume], *, small_block_bytes: int, rng: random.Random
+    ) -> None:
+        self.volumes = list(volumes)
+        self._small_block_bytes = small_block_bytes
+        self._rng = rng
+        self._lock = threading.Lock()
+        self._writing: dict[int, WritingReplica] = {}
+        self._threads = ThreadPoolExecutor(4, thread_name_prefix="writeback")
+        for volume in self.volumes:
+            for block_id, generation, path in volume.files("writing"):
+                replica = WritingReplica(volume, block_id, generation, path)
+                replica.length = path.stat().st_size
+                self._writing[block_id] = replica
+
+    # --- finding ---
+
+    def find(self, block_id: int) -> tuple[Volume, Replica] | None:
+        """The finalized replica of a block."""
+        for volume in self.volumes:
+            if not volume.failure and (replica := volume.index.get(block_id)) is not None:
+                return volume, replica
+        return None
+
+    def writing(self, block_id: int) -> WritingReplica | None:
+        with self._lock:
+            return self._writing.get(block_id)
+
+    def open(self, block: BlockRef) -> Found:
+        """A replica of exactly this generation, finalized or being written.
+
+        Raises BlockNotFound, StaleGeneration, VolumeFailed.
+        """
+        found = self.find(block.block_id)
+        if found is None:
+            replica = self.writing(block.block_id)
+            if replica is None or (replica.descriptor < 0 and not replica.length):
+                raise BlockNotFound(f"block {block.block_id} is not on this DataNode")
+            generation, length, digests = self._snapshot(replica)
+            _same_generation(block, generation)
+            return Found(
+                generation,
+                length,
+                digests,
+                False,
+                None,
+                self._open_file(replica.volume, replica.path),
+            )
+        volume, stored = found
+        _same_generation(block, stored.generation)
+        if stored.inline:
+            data = volume.index.data(block.block_id)
+            if data is None:
+                raise BlockNotFound(f"block {block.block_id} is not on this DataNode")
+            return Found(stored.generation, stored.length, stored.digests, True, data, -1)
+        path = volume.final_path(block.block_id, stored.generation)
+        descriptor = self._open_file(volume, path)
+        return Found(stored.generation, stored.length, stored.digests, True, None, descriptor)
+
+    def _snapshot(self, replica: WritingReplica) -> tuple[int, int, bytes]:
+        with replica.lock:
+            dormant = replica.descriptor < 0
+        if dormant:
+            # Left by a former life of this process: hash it once.
+            replica.take_over(None, replica.generation)
+            with replica.lock:
+                if replica.descriptor < 0:
+                    replica.open_existing(replica.length, b"")
+        return replica.snapshot()
+
+    def _open_file(self, volume: Volume, path: object) -> int:
+        try:
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # type: ignore[call-overload,no-any-return]
+        except FileNotFoundError:
+            volume.check()
+            raise BlockNotFound(f"the file of the replica, {path}, is gone") from None
+        except OSError as error:
+            volume.check()
+            raise storage_error(error, "can't read the replica") from None
+
+    def small(self, block_ids: Sequence[int]) -> dict[int, tuple[int, bytes]]:
+        """block id -> (generation, bytes) of those that live inside an index."""
+        found: dict[int, tuple[int, bytes]] = {}
+        for volume in self.volumes:
+            if not volume.failure:
+                found.update(volume.index.small(block_ids))
+        return found
+
+    # --- writing ---
+
+    def begin(self, block: BlockRef, owner: object, expected_bytes: int) -> WritingReplica:
+        """A new, empty replica, written by *owner*."""
+        if self.find(block.block_id) is not None:
+            raise StaleGeneration(f"block {block.block_id} is finalized here already")
+        with self._lock:
+            known = self._writing.get(block.block_id)
+        if known is not None:
+            # The client begins the block anew in a later generation.
+            if known.generation >= block.generation:
+                raise StaleGeneration(f"block {block.block_id} is being written here already")
+            self.discard(known)
+        volume = choose_volume(self.volumes, expected_bytes, self._rng)
+        path = volume.writing_path(block.block_id, block.generation)
+        replica = WritingReplica(volume, block.block_id, block.generation, path)
+        replica.owner = owner
+        try:
+            replica.open_new()
+        except DfsError:
+            volume.check()
+            raise
+        with self._lock:
+            self._writing[block.block_id] = replica
+        return replica
+
+    def begin_from(
+        self, block: BlockRef, owner: object, base: BlockRef, length: int
+    ) -> WritingReplica | None:
+        """As `begin`, with the first *length* bytes of a finalized replica here; None if it is not here.
+
+        Whole files are shared by a hard link when this name would be the only other one: the bytes up to the old replica's
+        length are never written again, and what comes after them is the new one's.
+        """
+        found = self.find(base.block_id)
+        if found is None or found[1].generation != base.generation or found[1].length < length:
+            return None
+        volume, stored = found
+        if self.writing(block.block_id) is not None or self.find(block.block_id) is not None:
+            raise StaleGeneration(f"block {block.block_id} is here already")
+        path = volume.writing_path(block.block_id, block.generation)
+        replica = WritingReplica(volume, block.block_id, block.generation, path)
+        replica.owner = owner
+        whole = length // CHUNK_BYTES * DIGEST_BYTES
+        try:
+            if stored.inline:
+                data = volume.index.data(base.block_id) or b""
+                path.write_bytes(data[:length])
+            else:
+                source = volume.final_path(base.block_id, base.generation)
+                if length == stored.length and source.stat().st_nlink == 1:
+                    os.link(source, path)
+                else:
+                    _copy(source, path, length)
+        except OSError as error:
+            raise storage_error(error, f"can't begin {path.name}") from None
+        replica.open_existing(length, stored.digests[:whole])
+        with self._lock:
+            self._writing[block.block_id] = replica
+        return replica
+
+    def resume(self, block: BlockRef, owner: object, length: int) -> WritingReplica:
+        """Go on with a replica being written, cut to *length*, in a new generation."""
+        replica = self.writing(block.block_id)
+        if replica is None:
+            raise BlockNotFound(f"block {block.block_id} is not being written on this DataNode")
+        replica.take_over(owner, block.generation)
+        with replica.lock:
+            if replica.descriptor < 0:
+                replica.open_existing(replica.length, b"")
+        replica.cut(length)
+        self._rename_writing(replica, block.generation)
+        return replica
+
+    def _rename_writing(self, replica: WritingReplica, generation: int) -> None:
+        path = replica.volume.writing_path(replica.block_id, generation)
+        if path != replica.path:
+            try:
+                replica.path.rename(path)
+            except OSError as error:
+                raise storage_error(error, f"can't rename {replica.path.name}") from None
+            with replica.lock:
+                replica.path, replica.generation = path, generation
+
+    def writeback(self, replica: WritingReplica) -> None:
+        replica.start_writeback(self._threads)
+
+    def finalize(self, replica: WritingReplica, owner: object, *, durable: bool) -> bytes:
+        """Publish a replica: durable under its final name, then recorded. Its chunk digests.
+
+        *durable* False leaves the bytes to the kernel; the record is durable always.
+        """
+        volume = replica.volume
+        generation, length, digests = replica.snapshot()
+        with replica.lock:
+            if replica.owner is not owner:
+                raise StaleGeneration("another writer or a recovery has taken this block over")
+        try:
+            if length <= self._small_block_bytes:
+                data = os.pread(replica.descriptor, length, 0)
+                stored = Replica(replica.block_id, generation, length, True, digests)
+                volume.index.add([stored], [(replica.block_id, data)]).result()
+                replica.close()
+                replica.path.unlink(missing_ok=True)
+            else:
+                if durable:
+                    replica.sync()
+                final = volume.final_path(replica.block_id, generation)
+                volume.make_folder(final)
+                replica.path.rename(final)
+                if durable:
+                    fsync_directory(final.parent)
+                stored = Replica(replica.block_id, generation, length, False, digests)
+                volume.index.add([stored]).result()
+                replica.close()
+        except OSError as error:
+            volume.check()
+            raise storage_error(error, f"can't publish block {replica.block_id}") from None
+        with self._lock:
+            self._writing.pop(replica.block_id, None)
+        volume.count(1, length)
+        return digests
+
+    def discard(self, replica: WritingReplica) -> None:
+        """Give up a replica being written, and its bytes."""
+        replica.take_over(object(), replica.generation)
+        with self._lock:
+            if self._writing.get(replica.block_id) is replica:
+                del self._writing[replica.block_id]
+        with replica.lock:
+            replica.close()
+        with contextlib.suppress(OSError):
+            replica.path.unlink(missing_ok=True)
+
+    def put_small(
+        self, items: Sequence[SmallBlock], payload: memoryview, *, durable: bool
+    ) -> list[Future[None]]:
+        """Store whole blocks of at most one chunk; the futures are done when all is durable.
+
+        Their digests were verified. A block that is here already in this generation is stored again, harmlessly.
+        """
+        total = sum(item.length for item in items)
+        volume = choose_volume(self.volumes, total, self._rng)
+        records: list[Replica] = []
+        data: list[tuple[int, bytes | memoryview]] = []
+        folders: set[object] = set()
+        offset = 0
+        try:
+            for item in items:
+                piece = payload[offset : offset + item.length]
+                offset += item.length
+                inline = item.length <= self._small_block_bytes
+                digests = item.digest if item.length else b""
+                records.append(
+                    Replica(item.block_id, item.generation, item.length, inline, digests)
+                )
+                if inline:
+                    data.append((item.block_id, piece))
+                    continue
+                writing = volume.writing_path(item.block_id, item.generation)
+                with writing.open("wb", buffering=0) as file:
+                    file.write(piece)
+                    if durable:
+                        os.fdatasync(file.fileno())
+                final = volume.final_path(item.block_id, item.generation)
+                volume.make_folder(final)
+                writing.rename(final)
+                folders.add(final.parent)
+            if durable:
+                for folder in folders:
+                    fsync_directory(folder)  # type: ignore[arg-type]
+        except OSError as error:
+            volume.check()
+            raise storage_error(error, "can't store small blocks") from None
+        future = volume.index.add(records, data)
+        volume.count(len(items), total)
+        return [future]
+
+    # --- deleting ---
+
+    def remove(self, blocks: Sequence[BlockRef]) -> list[BlockRef]:
+        """Delete replicas of these generations and older ones; all of *blocks*, unless a volume failed."""
+        by_volume: dict[int, list[Replica]] = {}
+        for block in blocks:
+            replica = self.writing(block.block_id)
+            if replica is not None and replica.generation <= block.generation:
+                self.discard(replica)
+            for number, volume in enumerate(self.volumes):
+                if volume.failure:
+                    continue
+                stored = volume.index.get(block.block_id)
+                if stored is not None and stored.generation <= block.generation:
+                    by_volume.setdefault(number, []).append(stored)
+        for number, replicas in by_volume.items():
+            volume = self.volumes[number]
+            volume.index.remove([replica.block_id for replica in replicas])
+            for replica in replicas:
+                if not replica.inline:
+                    with contextlib.suppress(OSError):
+                        volume.final_path(replica.block_id, replica.generation).unlink()
+            volume.count(-len(replicas), -sum(replica.length for replica in replicas))
+        return list(blocks)
+
+    # --- recovery ---
+
+    def begin_recovery(self, block: BlockRef, generation: int) -> tuple[int, bytes, bool, int]:
+        """(length, digests, finalized, generation here); writers of the replica are stopped."""
+        found = self.find(block.block_id)
+        if found is not None:
+            stored = found[1]
+            if stored.generation > generation:
+                raise StaleGeneration(f"block {block.block_id} has been recovered already")
+            return stored.length, stored.digests, True, stored.generation
+        replica = self.writing(block.block_id)
+        if replica is None:
+            raise BlockNotFound(f"block {block.block_id} is not on this DataNode")
+        if replica.generation > generation:
+            raise StaleGeneration(f"block {block.block_id} is of a later generation here")
+        replica.take_over(("recovery", generation), replica.generation)
+        with replica.lock:
+            if replica.descriptor < 0:
+                replica.open_existing(replica.length, b"")
+        here, length, digests = replica.snapshot()
+        return length, digests, False, here
+
+    def finish_recovery(self, block: BlockRef, generation: int, length: int) -> bytes:
+        """Finalize in the new generation with *length* bytes; the digests."""
+        found = self.find(block.block_id)
+        if found is not None:
+            volume, stored = found
+            if stored.length != length or stored.generation > generation:
+                raise InvalidRequest(
+                    f"block {block.block_id} is finalized here with {stored.length} bytes"
+                )
+            if stored.generation != generation:
+                renewed = stored._replace(generation=generation)
+                if not stored.inline:
+                    source = volume.final_path(block.block_id, stored.generation)
+                    target = volume.final_path(block.block_id, generation)
+                    try:
+                        # Both names until the record is durable: a crash leaves one that fits it.
+                        with contextlib.suppress(FileExistsError):
+                            os.link(source, target)
+                        fsync_directory(target.parent)
+                        volume.index.add([renewed]).result()
+                        source.unlink()
+                    except OSError as error:
+                        raise storage_error(error, "can't renew the replica") from None
+                else:
+                    volume.index.add([renewed]).result()
+            return stored.digests
+        owner = ("recovery", generation)
+        replica = self.writing(block.block_id)
+        if replica is None:
+            raise BlockNotFound(f"block {block.block_id} is not on this DataNode")
+        if replica.owner != owner:
+            raise StaleGeneration("the recovery was overtaken")
+        replica.owner = owner = replica.owner  # finalize compares by identity
+        replica.cut(length)
+        self._rename_writing(replica, generation)
+        return self.finalize(replica, owner, durable=True)
+
+    # --- checking and reporting ---
+
+    def verify(self, block: BlockRef) -> str:
+        """Read a finalized replica and compare its digests: "good", "missing" or "corrupt"."""
+        try:
+            found = self.open(block)
+        except (BlockNotFound, StaleGeneration):
+            return "missing"
+        except DfsError:
+            return "corrupt"
+        try:
+            if not found.finalized:
+                return "good"
+            if found.data is not None:
+                good = len(found.data) == found.length and (
+                    not found.length or digest_of(found.data) == found.digests
+                )
+                return "good" if good else "corrupt"
+            for number in range(chunk_count(found.length)):
+                size = min(CHUNK_BYTES, found.length - number * CHUNK_BYTES)
+                chunk = os.pread(found.descriptor, size, number * CHUNK_BYTES)
+                wanted = found.digests[number * DIGEST_BYTES : (number + 1) * DIGEST_BYTES]
+                if len(chunk) != size or digest_of(chunk) != wanted:
+                    return "corrupt"
+            return "good"
+        except OSError:
+            return "corrupt"
+        finally:
+            if found.descriptor >= 0:
+                os.close(found.descriptor)
+
+    def report_of(self, block: BlockRef) -> ReplicaReport | None:
+        """What an incremental report says of a replica."""
+        found = self.find(block.block_id)
+        if found is not None:
+            return _report(found[1])
+        replica = self.writing(block.block_id)
+        return None if replica is None else _report_writing(replica)
+
+    def pages(self, limit: int) -> Iterator[tuple[int, list[ReplicaReport], bool]]:
+        """(start_after, replicas, last) in the order of ids, over all volumes."""
+        after = 0
+        while True:
+            merged: dict[int, ReplicaReport] = {}
+            complete = True
+            end = 2**63
+            for volume in self.volumes:
+                if volume.failure:
+                    continue
+                page = volume.index.page(after, limit)
+                if len(page) == limit:
+                    complete = False
+                    end = min(end, page[-1].block_id)
+                merged.update((replica.block_id, _report(replica)) for replica in page)
+            with self._lock:
+                for block_id, replica in self._writing.items():
+                    if block_id > after:
+                        merged.setdefault(block_id, _report_writing(replica))
+            replicas = [merged[key] for key in sorted(merged) if key <= end]
+            yield after, replicas, complete
+            if complete:
+                return
+            after = end
+
+    def totals(self) -> int:
+        """How many replicas are finalized."""
+        return sum(volume.replicas for volume in self.volumes if not volume.failure)
+
+    def release_thread(self) -> None:
+        """Let go of what the calling thread holds; before it ends."""
+        for volume in self.volumes:
+            volume.index.release_reader()
+
+    def close(self) -> None:
+        with self._lock:
+            replicas = list(self._writing.values())
+        for replica in replicas:
+            with replica.lock:
+                replica.close()
+        self._threads.shutdown()
+        for volume in self.volumes:
+            volume.close()
+
+
+def _copy(source: os.PathLike[str], target: os.PathLike[str], length: int) -> None:
+    with open(source, "rb") as reader, open(target, "xb") as writer:  # noqa: PTH123
+        done = 0
+        while done < length:
+            copied = os.copy_file_range(reader.fileno(), writer.fileno(), length - done)
+            if copied == 0:
+                raise OSError(5, "the replica is shorter than recorded")
+            done += copied
+
+
+def _same_generation(block: BlockRef, here: int) -> None:
+    if block.generation != here:
+        raise StaleGeneration(
+            f"block {block.block_id} is of generation {here} here, not {block.generation}"
+        )
+
+
+def _report(replica: Replica) -> ReplicaReport:
+    return ReplicaReport(
+        block_id=BlockId(replica.block_id),
+        generation=GenerationStamp(replica.generation),
+        length=replica.length,
+        digest=block_digest(replica.digests),
+    )
+
+
+def _report_writing(replica: WritingReplica) -> ReplicaReport:
+    return ReplicaReport(
+        block_id=BlockId(replica.block_id),
+        generation=GenerationStamp(replica.generation),
+        length=replica.length,
+        finalized=False,
+    )
+
+
+def require_digest(payload: memoryview, digest: bytes, what: str) -> None:
+    if digest_of(payload) != digest:
+        raise ChecksumMismatch(f"{what} does not match its digest")

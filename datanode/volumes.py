@@ -1,0 +1,288 @@
+"""Volumes: directories on disks, their identity, health and space."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import logging
+import os
+import random
+import re
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from ..common.checksum import CHUNK_BYTES, digest_of
+from ..common.errors import (
+    DfsError,
+    DiskFull,
+    InvalidConfig,
+    StoreDamaged,
+    StoreTooNew,
+    VolumeFailed,
+)
+from ..common.messages import VolumeReport
+from ..common.runtime import new_uuid
+from .index import Index, Replica
+
+log = logging.getLogger(__name__)
+FORMAT_VERSION = 1
+NAME = re.compile(r"blk_(\d+)_(\d+)")
+
+
+def block_name(block_id: int, generation: int) -> str:
+    return f"blk_{block_id}_{generation}"
+
+
+def fsync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def storage_error(error: OSError, what: str) -> DfsError:
+    """What an error of the operating system at a volume means."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return DiskFull(f"{what}: no space left")
+    return VolumeFailed(f"{what}: {error.strerror or error}")
+
+
+class Volume:
+    """One directory. See DESIGN.md, "Disk format of a DataNode"."""
+
+    def __init__(self, path: Path, *, reserved_bytes: int) -> None:
+        """Open or create the volume, sweep what a crash left, and load its index.
+
+        Raises InvalidConfig if it is in use or foreign, StoreTooNew, VolumeFailed, DiskFull.
+        """
+        self.path = path
+        self.reserved_bytes = reserved_bytes
+        self.failure = ""
+        self.lock = threading.Lock()
+        try:
+            for name in ("", "blocks", "writing", "quarantine"):
+                (path / name).mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise storage_error(error, f"the volume {path} can't be used") from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._lock)
+            raise InvalidConfig(f"the volume {path} is in use by another DataNode") from None
+        try:
+            self.version = self._read_version()
+            self.index = self._open_index()
+            self._sweep()
+            self.replicas, self.used_bytes = self.index.totals()
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    # --- identity ---
+
+    def _read_version(self) -> dict[str, object]:
+        file = self.path / "VERSION"
+        try:
+            version: dict[str, object] = json.loads(file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            version = {
+                "format": FORMAT_VERSION,
+                "volume_id": new_uuid(),
+                "node_uuid": "",
+                "cluster_id": "",
+            }
+        except (OSError, ValueError) as error:
+            raise StoreDamaged(f"the file {file} can't be read: {error}") from None
+        number = version.get("format")
+        if not isinstance(number, int) or number > FORMAT_VERSION:
+            raise StoreTooNew(
+                f"the volume {self.path} has format {number}; this TwinFS knows up to {FORMAT_VERSION}"
+            )
+        return version
+
+    def identify(self, *, node_uuid: str, cluster_id: str) -> None:
+        """Write down whom the volume belongs to."""
+        wanted = {**self.version, "node_uuid": node_uuid, "cluster_id": cluster_id}
+        if wanted == self.version and (self.path / "VERSION").exists():
+            return
+        temporary = self.path / "VERSION.new"
+        with temporary.open("w", encoding="utf-8") as file:
+            json.dump(wanted, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(self.path / "VERSION")
+        fsync_directory(self.path)
+        self.version = wanted
+
+    @property
+    def volume_id(self) -> str:
+        return str(self.version["volume_id"])
+
+    # --- files ---
+
+    def final_path(self, block_id: int, generation: int) -> Path:
+        return self.path / "blocks" / f"{block_id & 0xFF:02x}" / block_name(block_id, generation)
+
+    def writing_path(self, block_id: int, generation: int) -> Path:
+        return self.path / "writing" / block_name(block_id, generation)
+
+    def make_folder(self, path: Path) -> None:
+        """The folder of a final path, durable when this returns."""
+        folder = path.parent
+        if not folder.is_dir():
+            folder.mkdir(exist_ok=True)
+            fsync_directory(folder.parent)
+
+    def files(self, kind: str) -> Iterator[tuple[int, int, Path]]:
+        """(block id, generation, path) of the files in `blocks` or `writing`."""
+        base = self.path / kind
+        folders = [base] if kind == "writing" else sorted(base.iterdir())
+        for folder in folders:
+            for path in folder.iterdir():
+                if match := NAME.fullmatch(path.name):
+                    yield int(match[1]), int(match[2]), path
+
+    # --- starting ---
+
+    def _open_index(self) -> Index:
+        file = self.path / "index.db"
+        fresh = not file.exists()
+        try:
+            index = Index(file)
+        except StoreDamaged as error:
+            aside = self.path / "quarantine" / f"index.db.{new_uuid()}"
+            log.error(
+                "%s; it is kept as %s and rebuilt from the block files. Blocks up to the size of "
+                "small_block_bytes lived in it and have to come from other nodes",
+                error,
+                aside,
+            )
+            file.replace(aside)
+            for suffix in ("-wal", "-shm"):
+                with contextlib.suppress(FileNotFoundError):
+                    Path(f"{file}{suffix}").unlink()
+            index, fresh = Index(file), True
+        if fresh:
+            self._rebuild(index)
+        return index
+
+    def _rebuild(self, index: Index) -> None:
+        """Hash every block file into a new index."""
+        for block_id, generation, path in self.files("blocks"):
+            digests = bytearray()
+            length = 0
+            with path.open("rb", buffering=0) as file:
+                while chunk := file.read(CHUNK_BYTES):
+                    digests += digest_of(chunk)
+                    length += len(chunk)
+            index.add([Replica(block_id, generation, length, False, bytes(digests))]).result()
+            log.info("indexed %s again", path.name)
+
+    def _sweep(self) -> None:
+        """Remove what was being published when the process died; what was being written is kept for recovery."""
+        for block_id, generation, path in list(self.files("blocks")):
+            known = self.index.get(block_id)
+            if known is None or known.inline or known.generation != generation:
+                log.info("removing %s, which was never recorded", path)
+                path.unlink()
+        for block_id, generation, path in list(self.files("writing")):
+            known = self.index.get(block_id)
+            if known is not None and known.generation >= generation:
+                path.unlink()
+        after, lost = 0, []
+        while page := self.index.page(after, 5_000):
+            for replica in page:
+                if not replica.inline:
+                    path = self.final_path(replica.block_id, replica.generation)
+                    try:
+                        size = path.stat().st_size
+                    except FileNotFoundError:
+                        size = -1
+                    if size < replica.length:
+                        log.error("%s is missing or cut short; its record is dropped", path)
+                        lost.append(replica.block_id)
+            after = page[-1].block_id
+        if lost:
+            self.index.remove(lost)
+
+    # --- space and health ---
+
+    def space(self) -> tuple[int, int]:
+        """(capacity, bytes that may still be written)."""
+        found = os.statvfs(self.path)
+        capacity = found.f_blocks * found.f_frsize
+        free = found.f_bavail * found.f_frsize
+        return capacity, max(0, free - self.reserved_bytes)
+
+    def report(self) -> VolumeReport:
+        capacity = remaining = 0
+        if not self.failure:
+            try:
+                capacity, remaining = self.space()
+            except OSError as error:
+                self.fail(str(error.strerror or error))
+        return VolumeReport(
+            volume_id=self.volume_id,
+            path=str(self.path),
+            capacity_bytes=capacity,
+            used_bytes=max(0, self.used_bytes),
+            remaining_bytes=remaining,
+            failure=self.failure,
+        )
+
+    def count(self, replicas: int, size_bytes: int) -> None:
+        with self.lock:
+            self.replicas += replicas
+            self.used_bytes += size_bytes
+
+    def fail(self, reason: str) -> None:
+        """Take the volume out of service."""
+        if not self.failure:
+            self.failure = reason
+            log.error("the volume %s is out of service: %s", self.path, reason)
+
+    def check(self) -> None:
+        """Try a small durable write; fail the volume if that is impossible (a full disk is no failure)."""
+        if self.failure:
+            return
+        probe = self.path / "writing" / "probe"
+        try:
+            descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            try:
+                os.write(descriptor, b"probe")
+            finally:
+                os.close(descriptor)
+            probe.unlink()
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE):
+                self.fail(error.strerror or str(error))
+
+    def close(self) -> None:
+        self.index.close()
+        os.close(self._lock)
+
+
+def choose_volume(volumes: Sequence[Volume], size_bytes: int, rng: random.Random) -> Volume:
+    """A volume for *size_bytes* more bytes, by chance in proportion to the space left.
+
+    Raises DiskFull, or VolumeFailed when none is in service.
+    """
+    working = [volume for volume in volumes if not volume.failure]
+    if not working:
+        raise VolumeFailed("no volume of this DataNode is in service")
+    weights = []
+    for volume in working:
+        try:
+            remaining = volume.space()[1]
+        except OSError as error:
+            volume.fail(error.strerror or str(error))
+            remaining = 0
+        weights.append(remaining if remaining > size_bytes and not volume.failure else 0)
+    if not any(weights):
+        raise DiskFull(f"no volume of this DataNode has {size_bytes} bytes left")
+    return rng.choices(working, weights)[0]
