@@ -13,6 +13,7 @@ import random
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import NamedTuple
 
 from ..common.checksum import CHUNK_BYTES, DIGEST_BYTES, block_digest, chunk_count, digest_of
@@ -117,9 +118,9 @@ class BlockStore:
                     replica.open_existing(replica.length, b"")
         return replica.snapshot()
 
-    def _open_file(self, volume: Volume, path: object) -> int:
+    def _open_file(self, volume: Volume, path: Path) -> int:
         try:
-            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # type: ignore[call-overload,no-any-return]
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             volume.check()
             raise BlockNotFound(f"the file of the replica, {path}, is gone") from None
@@ -280,7 +281,7 @@ class BlockStore:
         volume = choose_volume(self.volumes, total, self._rng)
         records: list[Replica] = []
         data: list[tuple[int, bytes | memoryview]] = []
-        folders: set[object] = set()
+        folders: set[Path] = set()
         offset = 0
         try:
             for item in items:
@@ -305,7 +306,7 @@ class BlockStore:
                 folders.add(final.parent)
             if durable:
                 for folder in folders:
-                    fsync_directory(folder)  # type: ignore[arg-type]
+                    fsync_directory(folder)
         except OSError as error:
             volume.check()
             raise storage_error(error, "can't store small blocks") from None
@@ -330,12 +331,12 @@ class BlockStore:
                     by_volume.setdefault(number, []).append(stored)
         for number, replicas in by_volume.items():
             volume = self.volumes[number]
-            volume.index.remove([replica.block_id for replica in replicas])
-            for replica in replicas:
-                if not replica.inline:
+            volume.index.remove([stored.block_id for stored in replicas])
+            for stored in replicas:
+                if not stored.inline:
                     with contextlib.suppress(OSError):
-                        volume.final_path(replica.block_id, replica.generation).unlink()
-            volume.count(-len(replicas), -sum(replica.length for replica in replicas))
+                        volume.final_path(stored.block_id, stored.generation).unlink()
+            volume.count(-len(replicas), -sum(stored.length for stored in replicas))
         return list(blocks)
 
     # --- recovery ---

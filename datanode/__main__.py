@@ -1,0 +1,40 @@
+"""`dfs datanode`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from ..common import logs, service
+from ..common.config import DataNodeConfig, load
+from ..common.errors import DfsError
+from ..common.options import config_options
+
+
+@click.command(name="datanode", context_settings={"help_option_names": ["--help"]})
+@click.option("--config", "config_file", default=None, help="TOML file with a table [datanode].")
+@config_options(DataNodeConfig)
+def command(config_file: str | None, **flags: Any) -> None:
+    """Run a DataNode: it keeps blocks on its volumes and serves them."""
+    try:
+        config = load(DataNodeConfig, flags, file=config_file)
+        logs.set_up(config.log_level, config.log_format)
+    except DfsError as error:
+        raise SystemExit(f"dfs datanode: {error.message}") from None
+    from .server import DataNodeServer
+
+    async def make() -> service.Service:
+        return DataNodeServer(config)
+
+    sys.exit(service.run(make, config.ready_file, "dfs datanode"))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    command.main(args=argv, prog_name="dfs datanode")
+
+
+if __name__ == "__main__":
+    main()

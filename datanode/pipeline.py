@@ -1,0 +1,373 @@
+"""Writing through a pipeline: receive, verify, forward, write, acknowledge. Runs in the connection's thread."""
+
+from __future__ import annotations
+
+import logging
+import select
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ..common.checksum import CHUNK_BYTES, DIGEST_BYTES, block_digest, chunk_count, digest_of
+from ..common.errors import (
+    BlockNotFound,
+    ChecksumMismatch,
+    ConnectionLost,
+    DfsError,
+    InvalidRequest,
+    TimedOut,
+    Unavailable,
+)
+from ..common.framing import FrameSocket, Packet, ask, connect, decode
+from ..common.model import Block, BlockBase, NodeAddress, NodeId
+from ..common.transfer import (
+    Flag,
+    Kind,
+    PacketAck,
+    ReadBlock,
+    ReadReady,
+    WriteBlock,
+    WriteDone,
+    WriteMany,
+    WriteManyDone,
+    WriteReady,
+)
+from .blockstore import BlockStore, require_digest
+from .writing import WritingReplica
+
+log = logging.getLogger(__name__)
+NOBODY = NodeId(0)
+
+
+@dataclass(slots=True)
+class Peers:
+    """How to reach other DataNodes, and who this one is."""
+
+    node_id: NodeId
+    connect_timeout_s: float
+    stall_timeout_s: float
+    own_sockets: frozenset[str] = field(default_factory=frozenset)
+
+    def open(self, address: NodeAddress) -> FrameSocket:
+        return connect(
+            address.data,
+            connect_timeout_s=self.connect_timeout_s,
+            stall_timeout_s=self.stall_timeout_s,
+        )
+
+
+@dataclass(slots=True)
+class Downstream:
+    """The rest of the pipeline: a connection to its first node, and who was left out."""
+
+    connection: FrameSocket | None = None
+    node_id: NodeId = NOBODY
+    failed: list[NodeId] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+
+def open_downstream(
+    peers: Peers, targets: list[NodeAddress], make: Callable[[list[NodeAddress]], WriteBlock]
+) -> Downstream:
+    """Connect to the first of *targets* that accepts; it builds the rest."""
+    result = Downstream()
+    for index, target in enumerate(targets):
+        connection = None
+        try:
+            connection = peers.open(target)
+            ready = ask(connection, make(targets[index + 1 :]), WriteReady)
+        except DfsError as error:
+            if connection is not None:
+                connection.close()
+            result.failed.append(target.node_id)
+            result.failures.append(f"{target.data}: {error.message}")
+            continue
+        result.connection, result.node_id = connection, target.node_id
+        result.failed += ready.failed
+        result.failures += ready.failures
+        return result
+    return result
+
+
+class BlockReceiver:
+    """One block on its way through this node."""
+
+    def __init__(
+        self, store: BlockStore, peers: Peers, upstream: FrameSocket, request: WriteBlock
+    ) -> None:
+        self._store = store
+        self._peers = peers
+        self._up = upstream
+        self._request = request
+        self._down = Downstream()
+        self._acked: list[Packet] = []  # forwarded, not acknowledged by the node after this one
+        self._durable = request.durability == "synced"
+
+    def run(self, buffer: memoryview) -> None:
+        """Serve the stream to its end. Errors before WriteReady are the caller's to answer.
+
+        After that, a broken stream raises ConnectionLost; the replica stays, to be resumed or recovered.
+        """
+        replica = self._begin()
+        replica.abort = self._up.abort
+        try:
+            self._down = open_downstream(
+                self._peers, self._request.targets, lambda rest: self._forwarded(replica, rest)
+            )
+            self._up.send_frame(
+                Kind.RESPONSE,
+                WriteReady(
+                    length=replica.length,
+                    failed=self._down.failed,
+                    failures=self._down.failures,
+                ),
+            )
+            self._packets(replica, buffer)
+        finally:
+            if self._down.connection is not None:
+                self._down.connection.close()
+
+    def _forwarded(self, replica: WritingReplica, rest: list[NodeAddress]) -> WriteBlock:
+        request = self._request
+        return WriteBlock(
+            block=request.block,
+            targets=rest,
+            base=request.base,
+            resume_at=request.resume_at,
+            durability=request.durability,
+            expected_bytes=request.expected_bytes,
+        )
+
+    def _begin(self) -> WritingReplica:
+        request, store = self._request, self._store
+        if request.resume_at is not None:
+            try:
+                return store.resume(request.block, self, request.resume_at)
+            except BlockNotFound:
+                # A node new to the pipeline takes what was acknowledged from a survivor.
+                if request.base is None:
+                    raise
+        if request.base is None:
+            return store.begin(request.block, self, request.expected_bytes)
+        base = request.base
+        local = None
+        if base.block.block_id != request.block.block_id:
+            local = store.begin_from(request.block, self, base.block, base.length)
+        return local if local is not None else self._fetch(base)
+
+    def _fetch(self, base: BlockBase) -> WritingReplica:
+        """Begin with bytes from another node."""
+        sources = [s for s in base.sources if s.node_id != self._peers.node_id]
+        last: DfsError = BlockNotFound(f"no node is named that has block {base.block.block_id}")
+        for source in sources:
+            replica = self._store.begin(self._request.block, self, self._request.expected_bytes)
+            try:
+                fetch_into(self._peers, source, base, replica, self)
+                return replica
+            except DfsError as error:
+                self._store.discard(replica)
+                last = error
+        raise last
+
+    # --- packets ---
+
+    def _packets(self, replica: WritingReplica, buffer: memoryview) -> None:
+        down = self._down.connection
+        poller = select.poll()
+        poller.register(self._up.fileno(), select.POLLIN)
+        if down is not None:
+            poller.register(down.fileno(), select.POLLIN)
+        timeout_ms = int(self._peers.stall_timeout_s * 1000)
+        while True:
+            # A writer may think for long between packets, so it is not timed here: its lease is. What is
+            # waited for from below is.
+            ready = dict(poller.poll(timeout_ms if self._acked else -1))
+            if not ready:
+                self._break_off(TimedOut("the next node acknowledged nothing for too long"))
+            if down is not None and down.fileno() in ready and self._relay_ack(down):
+                return
+            if self._up.fileno() in ready:
+                packet = self._up.receive_packet(buffer)
+                payload = buffer[: packet.length]
+                require_digest(payload, packet.digest, f"the packet at {packet.offset}")
+                if down is not None:
+                    self._forward(down, packet, payload)
+                replica.append(self, packet.offset, payload, packet.digest)
+                self._store.writeback(replica)
+                if packet.flags & Flag.SYNC:
+                    replica.sync()
+                if packet.flags & Flag.LAST:
+                    digests = self._store.finalize(replica, self, durable=self._durable)
+                    self._finish(packet, replica, digests)
+                    return
+                if down is None:
+                    self._up.send_frame(Kind.ACK, PacketAck(sequence=packet.sequence))
+
+    def _forward(self, down: FrameSocket, packet: Packet, payload: memoryview) -> None:
+        self._acked.append(packet)
+        try:
+            down.send_packet(packet.sequence, packet.offset, packet.digest, payload, packet.flags)
+        except DfsError as error:
+            self._break_off(error)
+
+    def _relay_ack(self, down: FrameSocket) -> bool:
+        """Pass one acknowledgement on. True if the stream is over."""
+        try:
+            length, kind, _ = down.receive_header()
+            ack = decode(down.receive_body(length), PacketAck)
+        except DfsError as error:
+            self._break_off(error)
+        if kind != Kind.ACK:
+            self._break_off(InvalidRequest("an acknowledgement was expected"))
+        if ack.failed:
+            self._up.send_frame(Kind.ACK, ack)
+            raise ConnectionLost("the pipeline lost a node")
+        if not self._acked or self._acked[0].sequence != ack.sequence:
+            self._break_off(InvalidRequest("an acknowledgement came out of order"))
+        self._acked.pop(0)
+        self._up.send_frame(Kind.ACK, ack)
+        return False
+
+    def _break_off(self, error: DfsError) -> None:
+        """Tell the writer whom the pipeline lost, and end the stream: it goes on in a new generation."""
+        log.info("the pipeline lost node %d: %s", self._down.node_id, error.message)
+        self._up.send_frame(Kind.ACK, PacketAck(sequence=0, failed=[self._down.node_id]))
+        raise ConnectionLost("the pipeline lost a node")
+
+    def _finish(self, last: Packet, replica: WritingReplica, digests: bytes) -> None:
+        """This node has finalized the block: wait for the nodes after it, compare, and answer."""
+        nodes = [self._peers.node_id]
+        down = self._down.connection
+        if down is not None:
+            while self._acked:
+                self._relay_ack(down)
+            try:
+                done = down.receive_response(WriteDone)
+            except DfsError as error:
+                log.warning("node %d did not finish: %s", self._down.node_id, error.message)
+            else:
+                if done.digests == digests and done.length == replica.length:
+                    nodes += done.nodes
+                else:
+                    log.error("node %d has other bytes of the block", self._down.node_id)
+        else:
+            self._up.send_frame(Kind.ACK, PacketAck(sequence=last.sequence))
+        self._up.send_frame(
+            Kind.RESPONSE, WriteDone(length=replica.length, digests=digests, nodes=nodes)
+        )
+
+
+def fetch_into(
+    peers: Peers, source: NodeAddress, base: BlockBase, replica: WritingReplica, owner: object
+) -> None:
+    """Append the first *base.length* bytes of a replica on *source*, each chunk verified against that node's list."""
+    connection = peers.open(source)
+    try:
+        ready = ask(connection, ReadBlock(block=base.block, digests=True), ReadReady)
+        if ready.length < base.length:
+            raise ChecksumMismatch(f"{source.data} has only {ready.length} bytes of the block")
+        if len(ready.digests) != chunk_count(ready.length) * DIGEST_BYTES:
+            raise ChecksumMismatch(f"{source.data} sent a digest list that does not fit")
+        buffer = memoryview(bytearray(CHUNK_BYTES))
+        offset = 0
+        while offset < base.length:
+            size = min(CHUNK_BYTES, ready.length - offset)
+            connection.receive_into(buffer[:size])
+            wanted = ready.digests[offset // CHUNK_BYTES * DIGEST_BYTES :][:DIGEST_BYTES]
+            require_digest(buffer[:size], wanted, f"a chunk from {source.data}")
+            kept = min(size, base.length - offset)
+            digest = wanted if kept == size else digest_of(buffer[:kept])
+            replica.append(owner, offset, buffer[:kept], digest)
+            offset += kept
+    finally:
+        connection.close()
+
+
+def copy_block(store: BlockStore, peers: Peers, block: Block, sources: list[NodeAddress]) -> None:
+    """Fetch a whole finalized block, prove it by the NameNode's digest, and finalize it here."""
+    owner = object()
+    last: DfsError = BlockNotFound("no source was named")
+    for source in sources:
+        if source.node_id == peers.node_id:
+            continue
+        replica = store.begin(block.ref, owner, block.length)
+        try:
+            fetch_into(
+                peers, source, BlockBase(block=block.ref, length=block.length), replica, owner
+            )
+            _, length, digests = replica.snapshot()
+            if block.digest is None or block_digest(digests) != block.digest:
+                raise ChecksumMismatch(f"the copy from {source.data} is not the block")
+            if length != block.length:
+                raise ChecksumMismatch(f"the copy from {source.data} is too short")
+            store.finalize(replica, owner, durable=True)
+            return
+        except DfsError as error:
+            store.discard(replica)
+            log.warning("block %d from %s: %s", block.block_id, source.data, error.message)
+            last = error
+    raise last
+
+
+def receive_many(
+    store: BlockStore,
+    peers: Peers,
+    upstream: FrameSocket,
+    request: WriteMany,
+    payload: memoryview,
+) -> None:
+    """Whole small blocks: verify, forward, store, and answer when all nodes are done."""
+    offset = 0
+    bad: DfsError | None = None
+    for item in request.items:
+        if item.length > CHUNK_BYTES:
+            bad = InvalidRequest(f"block {item.block_id} is too large for a batch")
+        elif digest_of(payload[offset : offset + item.length]) != item.digest:
+            bad = ChecksumMismatch(f"block {item.block_id} does not match its digest")
+        offset += item.length
+    if bad is not None:
+        raise bad
+    down, node_id, failed, failures = _forward_many(peers, request, payload)
+    nodes = [peers.node_id]
+    try:
+        for future in store.put_small(
+            request.items, payload, durable=request.durability == "synced"
+        ):
+            future.result()
+        if down is not None:
+            try:
+                done = down.receive_response(WriteManyDone)
+                nodes += done.nodes
+                failed += done.failed
+                failures += done.failures
+            except DfsError as error:
+                failed.append(node_id)
+                failures.append(error.message)
+    finally:
+        if down is not None:
+            down.close()
+    upstream.send_frame(Kind.RESPONSE, WriteManyDone(nodes=nodes, failed=failed, failures=failures))
+
+
+def _forward_many(
+    peers: Peers, request: WriteMany, payload: memoryview
+) -> tuple[FrameSocket | None, NodeId, list[NodeId], list[str]]:
+    failed: list[NodeId] = []
+    failures: list[str] = []
+    for index, target in enumerate(request.targets):
+        connection = None
+        try:
+            connection = peers.open(target)
+            rest = WriteMany(
+                items=request.items,
+                targets=request.targets[index + 1 :],
+                durability=request.durability,
+            )
+            connection.send_frame(Kind.REQUEST, rest)
+            connection.send(payload)
+            return connection, target.node_id, failed, failures
+        except (Unavailable, TimedOut) as error:
+            if connection is not None:
+                connection.close()
+            failed.append(target.node_id)
+            failures.append(error.message)
+    return None, NOBODY, failed, failures

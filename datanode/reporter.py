@@ -1,0 +1,372 @@
+"""Talking to one NameNode: registering, heartbeats, reports, and doing what the answers command."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from .. import __version__
+from ..client.namenode_api import RpcNameNode
+from ..common.checksum import block_digest
+from ..common.config import DataNodeConfig
+from ..common.errors import DfsError, InvalidRequest, VersionMismatch
+from ..common.framing import ask
+from ..common.messages import (
+    WIRE_VERSION,
+    BlockCommit,
+    BlockReportPage,
+    Command,
+    CommitRecovery,
+    CopyReplica,
+    DeleteReplicas,
+    Heartbeat,
+    HeartbeatAnswer,
+    IncrementalReport,
+    RecoverBlock,
+    Register,
+    Registered,
+    ReplicaReport,
+    ReportBlocks,
+    VerifyReplicas,
+)
+from ..common.model import BlockRef, NodeAddress, NodeId
+from ..common.runtime import Clock, new_uuid
+from ..common.transfer import BeginRecovery, FinishRecovery, ReadReady, WriteDone
+from .blockstore import BlockStore
+from .pipeline import Peers, copy_block
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+MAX_REPORT = 10_000
+REPORT_DELAY_S = 0.05  # entries that come this close together travel together
+RETRY_S = 1.0
+
+
+class Reporter:
+    """One NameNode's side of a DataNode."""
+
+    def __init__(
+        self,
+        url: str,
+        config: DataNodeConfig,
+        store: BlockStore,
+        peers: Peers,
+        clock: Clock,
+        *,
+        uuid: str,
+        address: NodeAddress,
+        cluster_id: str,
+        active: Callable[[], int],
+        joined: Callable[[str], Awaitable[None]],
+        threads: ThreadPoolExecutor,
+    ) -> None:
+        """*joined* is called with the cluster's id after registration."""
+        self._namenode = RpcNameNode([url], user="datanode", software=f"datanode/{__version__}")
+        self._url = url
+        self._config = config
+        self._store = store
+        self._peers = peers
+        self._clock = clock
+        self._uuid = uuid
+        self._address = address
+        self._cluster_id = cluster_id
+        self._active = active
+        self._joined = joined
+        self._threads = threads
+        self._node_id: NodeId | None = None
+        self._registered = asyncio.Event()
+        self._interval_s = 3.0
+        self._report_interval_s = 3600.0
+        self._received: list[ReplicaReport] = []
+        self._removed: list[BlockRef] = []
+        self._bad: list[BlockRef] = []
+        self._news = asyncio.Event()
+        self._report_wanted = asyncio.Event()
+        self._work: asyncio.Queue[Command] = asyncio.Queue(maxsize=10_000)
+
+    async def run(self) -> None:
+        """Until cancelled. A NameNode that is away is waited for; one that refuses this node ends it."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._heartbeats(), name="heartbeat")
+            tasks.create_task(self._incremental(), name="incremental reports")
+            tasks.create_task(self._full_reports(), name="full reports")
+            for number in range(4):
+                tasks.create_task(self._worker(), name=f"commands {number}")
+
+    async def close(self) -> None:
+        await self._namenode.close()
+
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        def run() -> T:
+            return call()
+
+        return await asyncio.get_running_loop().run_in_executor(self._threads, run)
+
+    # --- signs of life ---
+
+    async def _register(self) -> None:
+        volumes = [volume.report() for volume in self._store.volumes]
+        request = Register(
+            wire_version=WIRE_VERSION,
+            version=__version__,
+            uuid=self._uuid,
+            address=self._address,
+            cluster_id=self._cluster_id,
+            volumes=volumes,
+        )
+        answer: Registered = await self._namenode.call("register", request)
+        self._node_id = answer.node_id
+        self._peers.node_id = answer.node_id
+        self._interval_s = answer.heartbeat_interval_s
+        self._report_interval_s = answer.block_report_interval_s
+        if not self._cluster_id:
+            await self._joined(answer.cluster_id)
+            self._cluster_id = answer.cluster_id
+        log.info("registered as DataNode %d with %s", answer.node_id, self._url)
+        self._registered.set()
+        self._report_wanted.set()
+
+    async def _heartbeats(self) -> None:
+        while True:
+            try:
+                if self._node_id is None or not self._registered.is_set():
+                    await self._register()
+                assert self._node_id is not None
+                volumes = await self._in_thread(
+                    lambda: [volume.report() for volume in self._store.volumes]
+                )
+                beat = Heartbeat(
+                    node_id=self._node_id,
+                    uuid=self._uuid,
+                    wait_s=self._interval_s,
+                    active_transfers=self._active(),
+                    blocks=self._store.totals(),
+                    volumes=volumes,
+                )
+                began_s = self._clock.monotonic_s()
+                async with asyncio.timeout(self._interval_s + 10.0):
+                    answer: HeartbeatAnswer = await self._namenode.call("heartbeat", beat)
+            except (VersionMismatch, InvalidRequest):
+                raise
+            except (DfsError, TimeoutError) as error:
+                log.warning("no answer from the NameNode %s: %s", self._url, error)
+                await asyncio.sleep(RETRY_S)
+                continue
+            if answer.register_again:
+                self._registered.clear()
+                continue
+            for command in answer.commands:
+                await self._work.put(command)
+            if answer.commands:
+                # Let quick commands end first, so that they are not given out twice.
+                await asyncio.sleep(REPORT_DELAY_S * 4)
+            elif self._clock.monotonic_s() - began_s < self._interval_s / 2:
+                await asyncio.sleep(self._interval_s / 2)
+
+    # --- reports ---
+
+    def received(self, replica: ReplicaReport) -> None:
+        self._received.append(replica)
+        self._news.set()
+
+    def removed(self, blocks: list[BlockRef]) -> None:
+        self._removed += blocks
+        self._news.set()
+
+    def bad(self, block: BlockRef) -> None:
+        self._bad.append(block)
+        self._news.set()
+
+    async def _incremental(self) -> None:
+        await self._registered.wait()
+        while True:
+            await self._news.wait()
+            await asyncio.sleep(REPORT_DELAY_S)
+            self._news.clear()
+            received, self._received = self._received, []
+            removed, self._removed = self._removed, []
+            bad, self._bad = self._bad, []
+            if not (received or removed or bad):
+                continue
+            assert self._node_id is not None
+            report = IncrementalReport(
+                node_id=self._node_id,
+                received=received[:MAX_REPORT],
+                removed=removed[:MAX_REPORT],
+                bad=bad[:MAX_REPORT],
+            )
+            try:
+                await self._namenode.call("incremental_report", report)
+            except DfsError as error:
+                log.warning("a report did not get through: %s", error)
+                self._received, self._removed = received + self._received, removed + self._removed
+                self._bad = bad + self._bad
+                await asyncio.sleep(RETRY_S)
+                self._news.set()
+                continue
+            self._received = received[MAX_REPORT:] + self._received
+            self._removed = removed[MAX_REPORT:] + self._removed
+            self._bad = bad[MAX_REPORT:] + self._bad
+            if self._received or self._removed or self._bad:
+                self._news.set()
+
+    async def _full_reports(self) -> None:
+        while True:
+            await self._registered.wait()
+            try:
+                async with asyncio.timeout(self._report_interval_s):
+                    await self._report_wanted.wait()
+            except TimeoutError:
+                pass
+            self._report_wanted.clear()
+            try:
+                await self._full_report()
+            except DfsError as error:
+                log.warning("a full block report did not get through: %s", error)
+                await asyncio.sleep(RETRY_S)
+                self._report_wanted.set()
+
+    async def _full_report(self) -> None:
+        assert self._node_id is not None
+        report_id = new_uuid()
+        pages = self._store.pages(self._config.report_page)
+        while True:
+            page = await self._in_thread(lambda: next(pages, None))
+            if page is None:
+                return
+            after, replicas, last = page
+            await self._namenode.call(
+                "block_report",
+                BlockReportPage(
+                    node_id=self._node_id,
+                    report_id=report_id,
+                    start_after=after,
+                    replicas=replicas,
+                    last=last,
+                ),
+            )
+
+    # --- commands ---
+
+    async def _worker(self) -> None:
+        while True:
+            command = await self._work.get()
+            try:
+                await self._obey(command)
+            except DfsError as error:
+                log.warning("a command could not be carried out: %s", error)
+            except Exception:
+                log.exception("a command failed")
+
+    async def _obey(self, command: Command) -> None:
+        if isinstance(command, DeleteReplicas):
+            self.removed(await self._in_thread(lambda: self._store.remove(command.blocks)))
+        elif isinstance(command, CopyReplica):
+            await self._copy(command)
+        elif isinstance(command, RecoverBlock):
+            commit = await self._in_thread(lambda: recover_block(self._peers, command))
+            await self._namenode.call("commit_recovery", commit)
+        elif isinstance(command, VerifyReplicas):
+            await self.verify(command.blocks)
+        else:
+            assert isinstance(command, ReportBlocks)
+            self._report_wanted.set()
+
+    async def _copy(self, command: CopyReplica) -> None:
+        block = command.block
+
+        def copy() -> ReplicaReport | None:
+            have = self._store.report_of(block.ref)
+            if have is None or not have.finalized or have.generation != block.generation:
+                copy_block(self._store, self._peers, block, command.sources)
+            return self._store.report_of(block.ref)
+
+        replica = await self._in_thread(copy)
+        if replica is not None:
+            self.received(replica)
+
+    def report_now(self) -> None:
+        """Send a full block report soon."""
+        self._report_wanted.set()
+
+    async def verify(self, blocks: list[BlockRef]) -> None:
+        """Look at replicas, and report what is missing or corrupt."""
+        for block in blocks:
+            verdict = await self._in_thread(lambda block=block: self._store.verify(block))  # type: ignore[misc]
+            if verdict == "missing":
+                self.removed([block])
+            elif verdict == "corrupt":
+                log.error("the replica of block %d is corrupt", block.block_id)
+                self.bad(block)
+
+
+def recover_block(peers: Peers, command: RecoverBlock) -> CommitRecovery:
+    """Lead the recovery of a block: agree on a length among those that answer, finalize there.
+
+    A finalized replica's length stands. Otherwise the shortest of those of the newest generation; what was synced is in all of them,
+    because a sync is acknowledged by all. Replicas shorter than that are left out.
+    """
+    found: list[tuple[NodeAddress, ReadReady]] = []
+    begin = BeginRecovery(block=command.block, new_generation=command.new_generation)
+    for address in command.nodes:
+        try:
+            connection = peers.open(address)
+        except DfsError as error:
+            log.info("recovery of block %d: %s", command.block.block_id, error.message)
+            continue
+        try:
+            found.append((address, ask(connection, begin, ReadReady)))
+        except DfsError as error:
+            log.info("recovery of block %d: %s", command.block.block_id, error.message)
+        finally:
+            connection.close()
+    enough = [entry for entry in found if entry[1].block_length >= command.minimum_length]
+    none = CommitRecovery(block=command.block, new_generation=command.new_generation)
+    if not enough:
+        if command.minimum_length:
+            raise InvalidRequest("no replica with the synced bytes answers yet; tried again later")
+        return none
+    finalized = [ready.block_length for _, ready in enough if ready.finalized]
+    newest = max(ready.generation for _, ready in enough)
+    current = [ready.block_length for _, ready in enough if ready.generation == newest]
+    length = finalized[0] if finalized else min(current)
+    if length == 0:
+        return none
+    nodes: list[NodeId] = []
+    digests = b""
+    finish = FinishRecovery(
+        block=command.block, new_generation=command.new_generation, length=length
+    )
+    for address, ready in enough:
+        if ready.block_length < length:
+            continue
+        try:
+            connection = peers.open(address)
+        except DfsError:
+            continue
+        try:
+            done = ask(connection, finish, WriteDone)
+            if not digests:
+                digests = done.digests
+            if done.digests == digests:
+                nodes.append(address.node_id)
+        except DfsError as error:
+            log.warning("recovery of block %d: %s", command.block.block_id, error.message)
+        finally:
+            connection.close()
+    if not nodes:
+        raise InvalidRequest("no node could finalize the block; tried again later")
+    return CommitRecovery(
+        block=command.block,
+        new_generation=command.new_generation,
+        commit=BlockCommit(
+            block_id=command.block.block_id,
+            generation=command.new_generation,
+            length=length,
+            digest=block_digest(digests),
+            nodes=nodes,
+        ),
+    )

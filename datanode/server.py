@@ -1,0 +1,199 @@
+"""A DataNode: configuration -> objects -> routes -> loops. Wiring only."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from .. import __version__
+from ..common.config import DataNodeConfig
+from ..common.errors import DfsError, InvalidConfig, VolumeFailed
+from ..common.model import BlockRef, NodeAddress, NodeId
+from ..common.runtime import Clock, SystemClock, new_uuid, system_random
+from .api.blocks import BlocksApi
+from .blockstore import BlockStore
+from .pipeline import Peers
+from .reporter import Reporter
+from .streams import StreamServer
+from .volumes import Volume
+
+log = logging.getLogger(__name__)
+GRACE_S = 5.0
+VOLUME_CHECK_S = 5.0
+
+
+class DataNodeServer:
+    """One DataNode process's service."""
+
+    def __init__(
+        self,
+        config: DataNodeConfig,
+        *,
+        clock: Clock | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._config = config
+        self._clock = clock or SystemClock()
+        self._rng = rng or system_random()
+        self._store: BlockStore | None = None
+        self._streams: StreamServer | None = None
+        self._runner: web.AppRunner | None = None
+        self._reporters: list[Reporter] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._threads = ThreadPoolExecutor(8, thread_name_prefix="work")
+        self._looking: set[asyncio.Task[None]] = set()
+        self._uuid = ""
+
+    async def start(self) -> dict[str, object]:
+        config = self._config
+        loop = asyncio.get_running_loop()
+        volumes, cluster_id = await asyncio.to_thread(self._open_volumes)
+        store = self._store = BlockStore(
+            volumes, small_block_bytes=config.small_block_bytes, rng=self._rng
+        )
+        peers = Peers(
+            node_id=NodeId(0), connect_timeout_s=5.0, stall_timeout_s=config.stall_timeout_s
+        )
+
+        def on_bad(block: BlockRef) -> None:
+            loop.call_soon_threadsafe(self._look_at, block)
+
+        streams = self._streams = StreamServer(
+            store,
+            peers,
+            max_connections=config.max_connections,
+            transfer_memory_bytes=config.transfer_memory_mib * 1024 * 1024,
+            idle_timeout_s=config.idle_timeout_s,
+            stall_timeout_s=config.stall_timeout_s,
+            on_bad=on_bad,
+        )
+        data_port = streams.listen_tcp(config.host, config.data_port)
+        socket_path = ""
+        if config.socket != "none":
+            wanted = config.socket or str(volumes[0].path.resolve() / "data.sock")
+            socket_path = streams.listen_unix(wanted)
+        status: dict[str, Any] = {"version": __version__, "uuid": self._uuid}
+        self._runner = web.AppRunner(web.Application(), access_log=None)
+        self._runner.app.add_routes(BlocksApi(store, status).routes())
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, config.host, config.port, backlog=512)
+        try:
+            await site.start()
+        except OSError as error:
+            raise InvalidConfig(
+                f"can't listen on {config.host}:{config.port}: {error.strerror or error}"
+            ) from None
+        http_port = self._runner.addresses[0][1]
+        host = config.advertise or config.host
+        address = NodeAddress(
+            node_id=NodeId(0),
+            host=host,
+            data=f"{host}:{data_port}",
+            http=f"{host}:{http_port}",
+            socket=socket_path,
+            rack=config.rack,
+        )
+
+        async def joined(joined_id: str) -> None:
+            await asyncio.to_thread(self._identify, joined_id)
+
+        for url in config.namenode:
+            reporter = Reporter(
+                url,
+                config,
+                store,
+                peers,
+                self._clock,
+                uuid=self._uuid,
+                address=address,
+                cluster_id=cluster_id,
+                active=lambda: streams.active,
+                joined=joined,
+                threads=self._threads,
+            )
+            self._reporters.append(reporter)
+            self._tasks.append(asyncio.create_task(reporter.run(), name=f"reporter {url}"))
+        self._tasks.append(asyncio.create_task(self._watch_volumes(), name="volume watch"))
+        return {"http": address.http, "data": address.data, "socket": socket_path}
+
+    def _open_volumes(self) -> tuple[list[Volume], str]:
+        """The volumes that work, and the cluster they belong to."""
+        volumes: list[Volume] = []
+        failures: list[DfsError] = []
+        try:
+            for path in self._config.dir:
+                try:
+                    volumes.append(Volume(Path(path), reserved_bytes=self._config.reserved_bytes))
+                except VolumeFailed as error:
+                    log.error("%s", error.message)
+                    failures.append(error)
+            if failures and (len(failures) > self._config.failed_volumes_tolerated or not volumes):
+                raise failures[0]
+            uuids = {str(v.version["node_uuid"]) for v in volumes} - {""}
+            clusters = {str(v.version["cluster_id"]) for v in volumes} - {""}
+            if len(uuids) > 1 or len(clusters) > 1:
+                raise InvalidConfig("the volumes belong to different DataNodes or clusters")
+        except BaseException:
+            for volume in volumes:
+                volume.close()
+            raise
+        self._uuid = uuids.pop() if uuids else new_uuid()
+        cluster_id = clusters.pop() if clusters else ""
+        for volume in volumes:
+            volume.identify(node_uuid=self._uuid, cluster_id=cluster_id)
+        return volumes, cluster_id
+
+    def _identify(self, cluster_id: str) -> None:
+        assert self._store is not None
+        for volume in self._store.volumes:
+            volume.identify(node_uuid=self._uuid, cluster_id=cluster_id)
+
+    def _look_at(self, block: BlockRef) -> None:
+        """A replica could not be served: look whether it is here, and tell the NameNodes."""
+        for reporter in self._reporters:
+            task = asyncio.ensure_future(reporter.verify([block]))
+            self._looking.add(task)
+            task.add_done_callback(self._looking.discard)
+
+    async def _watch_volumes(self) -> None:
+        """Take volumes that can't be written any more out of service, and their replicas with them."""
+        assert self._store is not None
+        volumes = self._store.volumes
+        reported: set[str] = set()
+        while True:
+            await asyncio.sleep(VOLUME_CHECK_S)
+            for volume in volumes:
+                await asyncio.to_thread(volume.check)
+            failed = {v.volume_id for v in volumes if v.failure}
+            if failed - reported:
+                reported |= failed
+                # Full reports no longer name the replicas there.
+                for reporter in self._reporters:
+                    reporter.report_now()
+                if len(failed) == len(volumes):
+                    raise VolumeFailed("no volume is left in service")
+
+    async def failed(self) -> None:
+        await asyncio.gather(*self._tasks)
+
+    async def stop(self) -> None:
+        for task in [*self._tasks, *self._looking]:
+            task.cancel()
+        await asyncio.gather(*self._tasks, *self._looking, return_exceptions=True)
+        if self._streams is not None:
+            await asyncio.to_thread(self._streams.close, GRACE_S)
+        for reporter in self._reporters:
+            await reporter.close()
+        if self._runner is not None:
+            await self._runner.cleanup()
+        self._threads.shutdown(wait=True, cancel_futures=True)
+        if self._store is not None:
+            with contextlib.suppress(DfsError):
+                await asyncio.to_thread(self._store.close)
