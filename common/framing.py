@@ -155,10 +155,11 @@ class FrameSocket:
     def receive_response(self, kind: type[T]) -> T:
         """The next RESPONSE; raises the error it carries, if it does."""
         length, frame_kind, flags = self.receive_header()
-        return self._response(self.receive_body(length), frame_kind, flags, kind)
+        return self.response_in(self.receive_body(length), frame_kind, flags, kind)
 
     @staticmethod
-    def _response(body: bytearray, frame_kind: Kind, flags: Flag, kind: type[T]) -> T:
+    def response_in(body: bytearray, frame_kind: Kind, flags: Flag, kind: type[T]) -> T:
+        """The struct of a response's body; raises the error it carries, if it does."""
         if frame_kind != Kind.RESPONSE:
             raise InvalidRequest(f"a response was expected, not a frame of kind {frame_kind}")
         if flags & Flag.ERROR:
@@ -187,7 +188,7 @@ class FrameSocket:
             if len(header) < HEADER.size:
                 header += self.receive_body(HEADER.size - len(header))
             length, frame_kind, flags = unpack_header(header)
-            answer = self._response(self.receive_body(length), frame_kind, flags, kind)
+            answer = self.response_in(self.receive_body(length), frame_kind, flags, kind)
         except BaseException:
             for found in fds:
                 os.close(found)

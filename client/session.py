@@ -1,0 +1,119 @@
+"""What everything in a client shares: the NameNode, the DataNodes, threads, the lease."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from ..common.config import ClientConfig
+from ..common.errors import DfsError
+from ..common.messages import BadReplica, GetServerInfo, RenewLease, ReportBadReplicas, ServerInfo
+from ..common.runtime import Clock, SystemClock, new_uuid, system_random
+from .block_reader import BlockReader
+from .datanode_api import ConnectionPool
+from .namenode_api import RpcNameNode
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+THREADS = 32
+RENEWALS_PER_TIMEOUT = 4
+
+
+class Session:
+    """One client's connections and threads. To be closed on the event loop it was made on."""
+
+    def __init__(
+        self,
+        config: ClientConfig,
+        *,
+        clock: Clock | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.config = config
+        self.clock = clock or SystemClock()
+        self.rng = rng or system_random()
+        self.user = config.user_name
+        self.holder = f"{self.user[:64]}-{new_uuid()}"
+        self.namenode = RpcNameNode(
+            config.namenode.split(","),
+            user=self.user,
+            retry_s=config.retry_s,
+            connect_timeout_s=config.connect_timeout_s,
+            clock=self.clock,
+            rng=self.rng,
+        )
+        self.pool = ConnectionPool(config)
+        self.blocks = BlockReader(self.pool, self._report_bad)
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="dfs")
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._renewing: asyncio.Task[None] | None = None
+        self._info: ServerInfo | None = None
+
+    async def run(self, call: Callable[..., T], *args: object) -> T:
+        """Run a blocking call in one of the client's threads."""
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        return await self._loop.run_in_executor(self._threads, call, *args)
+
+    async def info(self) -> ServerInfo:
+        """The cluster's facts and defaults; asked for once."""
+        if self._info is None:
+            self._info = await self.namenode.call("server_info", GetServerInfo())
+        assert self._info is not None
+        return self._info
+
+    async def keep_lease(self) -> None:
+        """From now on, renew the lease of everything this client writes."""
+        if self._renewing is None:
+            info = await self.info()
+            if self._renewing is None:
+                period_s = info.lease_timeout_s / RENEWALS_PER_TIMEOUT
+                self._renewing = asyncio.create_task(self._renew(period_s), name="lease renewal")
+
+    async def _renew(self, period_s: float) -> None:
+        while True:
+            try:
+                await self.namenode.call("renew_lease", RenewLease(holder=self.holder))
+            except DfsError as error:
+                log.warning("the lease could not be renewed: %s", error)
+            await asyncio.sleep(period_s)
+
+    def spawn(self, task: asyncio.Task[None]) -> None:
+        """Own a background task until it ends."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _report_bad(self, replicas: list[BadReplica]) -> None:
+        """From any thread; a report that does not get through is no harm."""
+        if self._loop is None or self._loop.is_closed():
+            return
+
+        async def send() -> None:
+            with contextlib.suppress(DfsError):
+                await self.namenode.call(
+                    "report_bad_replicas", ReportBadReplicas(replicas=replicas)
+                )
+
+        def start() -> None:
+            self.spawn(asyncio.ensure_future(send()))
+
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(start)
+
+    async def close(self) -> None:
+        if self._renewing is not None:
+            self._renewing.cancel()
+            await asyncio.gather(self._renewing, return_exceptions=True)
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.namenode.close()
+        self.pool.close()
+        self._threads.shutdown(wait=True, cancel_futures=True)
+        self.blocks.close()

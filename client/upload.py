@@ -1,0 +1,163 @@
+"""Putting a file whose bytes are at hand: blocks in parallel, each tried again elsewhere, one commit at the end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from ..common.checksum import CHUNK_BYTES
+from ..common.codec import error_of
+from ..common.errors import DfsError, LeaseLost, PipelineFailed
+from ..common.messages import (
+    Allocate,
+    Allocation,
+    BlockCommit,
+    PutFile,
+    PutFiles,
+    StatusList,
+)
+from ..common.model import BlockRef, FileStatus, NodeId, TargetBlock
+from ..common.transfer import Flag
+from .block_writer import BlockWriter, PipelineBroken
+from .session import Session
+
+ATTEMPTS = 4
+ReadAt = Callable[[int, int], bytes | memoryview]  # (offset, size) -> exactly that many bytes
+Progress = Callable[
+    [int], None
+]  # called with the number of bytes that have moved since the last call
+
+
+async def upload(
+    session: Session,
+    read_at: ReadAt,
+    length: int,
+    file: PutFile,
+    progress: Progress | None = None,
+) -> FileStatus:
+    """Write *length* bytes as *file* (given without blocks). Durable, and visible in one step, when this returns.
+
+    *read_at* is called in threads and must give the same bytes each time.
+    """
+    info = await session.info()
+    await session.keep_lease()
+    block_size = file.block_size or info.default_block_size
+    block_size = -(-block_size // CHUNK_BYTES) * CHUNK_BYTES
+    slots = asyncio.Semaphore(session.config.parallel_blocks)
+
+    async def one(offset: int) -> BlockCommit:
+        async with slots:
+            size = min(block_size, length - offset)
+            return await _block(session, read_at, offset, size, file.replication, progress)
+
+    tasks = [asyncio.create_task(one(offset)) for offset in range(0, length, block_size)]
+    try:
+        commits = await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    put = PutFile(
+        path=file.path,
+        mode=file.mode,
+        overwrite=file.overwrite,
+        create_parents=file.create_parents,
+        replication=file.replication,
+        block_size=block_size,
+        mtime_ms=file.mtime_ms,
+        blocks=list(commits),
+    )
+    answer: StatusList = await session.namenode.call(
+        "put_files", PutFiles(holder=session.holder, files=[put])
+    )
+    (result,) = answer.results
+    if result.failure is not None:
+        raise error_of(result.failure)
+    assert result.status is not None
+    return result.status
+
+
+async def _block(
+    session: Session,
+    read_at: ReadAt,
+    offset: int,
+    size: int,
+    replication: int | None,
+    progress: Progress | None,
+) -> BlockCommit:
+    info = await session.info()
+    needed = min(info.min_replicas, replication or info.default_replication)
+    excluded: list[NodeId] = []
+    last: DfsError = PipelineFailed("no attempt was made")
+    for _ in range(ATTEMPTS):
+        allocation: Allocation = await session.namenode.call(
+            "allocate",
+            Allocate(
+                holder=session.holder,
+                count=1,
+                length=size,
+                replication=replication,
+                exclude=excluded,
+            ),
+        )
+        sent = 0
+
+        def moved(count: int) -> None:
+            nonlocal sent
+            sent += count
+            if progress is not None:
+                progress(count)
+
+        try:
+            commit = await session.run(
+                _send, session, allocation, read_at, offset, size, needed, moved
+            )
+            return commit
+        except (PipelineBroken, LeaseLost) as error:
+            if isinstance(error, PipelineBroken):
+                excluded += error.failed
+            if progress is not None:
+                progress(-sent)
+            last = error
+    raise last
+
+
+def _send(
+    session: Session,
+    allocation: Allocation,
+    read_at: ReadAt,
+    offset: int,
+    size: int,
+    needed: int,
+    moved: Progress,
+) -> BlockCommit:
+    """One block through one pipeline; in a thread."""
+    target = TargetBlock(
+        block=BlockRef(block_id=allocation.first_block_id, generation=allocation.generation),
+        nodes=allocation.nodes,
+    )
+    writer = BlockWriter(session.pool, session.config, target)
+    try:
+        writer.open()
+        if len(writer.nodes) < needed:
+            kept = {node.node_id for node in writer.nodes}
+            raise PipelineBroken(
+                f"only {len(kept)} of {needed} nodes could be reached",
+                [n.node_id for n in allocation.nodes if n.node_id not in kept],
+            )
+        done = 0
+        while done < size:
+            step = min(CHUNK_BYTES, size - done)
+            data = read_at(offset + done, step)
+            done += step
+            writer.send(data, Flag.LAST if done == size else Flag.NONE)
+            moved(step)
+        commit = writer.finish() if size == 0 else writer.finished()
+        if len(commit.nodes) < needed:
+            raise PipelineBroken(
+                f"the block was finalized on {len(commit.nodes)} of {needed} nodes",
+                [n.node_id for n in allocation.nodes if n.node_id not in commit.nodes],
+            )
+        return commit
+    finally:
+        writer.close()
