@@ -78,6 +78,7 @@ class BlockWriter:
         self._resume_at = resume_at
         self._connection: FrameSocket | None = None
         self._sequence = 0
+        self.last_sent = False
         self.unacked: collections.deque[Sent] = collections.deque()
         self.acked = resume_at if resume_at is not None else 0
         if target.base is not None and resume_at is None:
@@ -115,6 +116,7 @@ class BlockWriter:
         self._sequence += 1
         self.length += len(data)
         self.unacked.append(packet)
+        self.last_sent = self.last_sent or bool(flags & Flag.LAST)
         self._transmit(packet)
         while len(self.unacked) >= self._config.ack_window_packets:
             self._receive_ack()
@@ -182,7 +184,7 @@ class BlockWriter:
 
     def finish(self) -> BlockCommit:
         """Send the last packet, if `send` was not given LAST yet, and wait until the block is finalized."""
-        if not self.unacked or not self.unacked[-1].flags & Flag.LAST:
+        if not self.last_sent:
             self.send(b"", Flag.LAST)
         return self.finished()
 

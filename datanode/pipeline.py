@@ -144,7 +144,7 @@ class BlockReceiver:
                 return store.resume(request.block, self, request.resume_at)
             except BlockNotFound:
                 # A node new to the pipeline takes what was acknowledged from a survivor.
-                if request.base is None:
+                if request.base is None and request.resume_at:
                     raise
         if request.base is None:
             return store.begin(request.block, self, request.expected_bytes)

@@ -1,0 +1,376 @@
+"""A file open for writing: packets stream through one pipeline while the block before is being finished."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from types import TracebackType
+
+from ..common.checksum import CHUNK_BYTES
+from ..common.errors import DfsError, InvalidRequest, PipelineFailed
+from ..common.messages import (
+    AbandonBlock,
+    AddBlock,
+    BlockCommit,
+    Complete,
+    OpenedFile,
+    Sync,
+    UpdatePipeline,
+)
+from ..common.model import BlockBase, FileStatus, NodeId, TargetBlock
+from ..common.transfer import Flag
+from .block_writer import BlockWriter, PipelineBroken
+from .session import Session
+
+log = logging.getLogger(__name__)
+ATTEMPTS = 5
+
+
+class FileWriter:
+    """What `open(path, "wb")` gives. Not to be shared between tasks.
+
+    Bytes are durable and visible when `close` returns; what is written before a `flush` is visible to readers, and before a `sync`
+    durable as well. Leaving the `async with` block by an exception abandons the file: it stays open for write and is closed,
+    with what was flushed, by lease recovery.
+    """
+
+    def __init__(self, session: Session, opened: OpenedFile, *, fresh: bool) -> None:
+        self._session = session
+        self._status = opened.status
+        self._block_size = opened.status.block_size
+        self._position = opened.status.length
+        self._fresh = fresh
+        self._target = opened.block  # the block to go on with (append)
+        self._writer: BlockWriter | None = None
+        self._needed = 1
+        self._chunk = bytearray()
+        self._finishing: list[asyncio.Task[BlockCommit]] = []
+        self._failed: list[NodeId] = []
+        self._error: DfsError | None = None
+        self.closed = False
+
+    @property
+    def path(self) -> str:
+        return self._status.path
+
+    @property
+    def status(self) -> FileStatus:
+        """As of the opening, or after `close` of the finished file."""
+        return self._status
+
+    def tell(self) -> int:
+        return self._position
+
+    async def __aenter__(self) -> FileWriter:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            await self.close()
+        else:
+            await self.abandon()
+
+    # --- writing ---
+
+    async def write(self, data: bytes | bytearray | memoryview) -> int:
+        """Take all of *data*; returns its length."""
+        self._require_open()
+        view = memoryview(data).cast("B")
+        size = len(view)
+        try:
+            while view:
+                room = self._room() - len(self._chunk)
+                piece = view[:room]
+                if len(piece) == CHUNK_BYTES:
+                    await self._packet(bytes(piece))
+                else:
+                    self._chunk += piece
+                    if len(piece) == room:
+                        await self._send_chunk()
+                view = view[len(piece) :]
+        except DfsError as error:
+            self._error = error
+            raise
+        self._position += size
+        return size
+
+    def _require_open(self) -> None:
+        if self.closed:
+            raise InvalidRequest(f"{self.path} is closed")
+        if self._error is not None:
+            raise type(self._error)(self._error.message)
+
+    def _block_length(self) -> int:
+        """Bytes sent of the current block."""
+        if self._writer is not None:
+            return self._writer.length
+        if self._target is not None and self._target.base is not None:
+            return self._target.base.length
+        return 0
+
+    def _room(self) -> int:
+        """Bytes to the end of the current chunk; what has gathered in `_chunk` begins where the block ends."""
+        return CHUNK_BYTES - self._block_length() % CHUNK_BYTES
+
+    async def _send_chunk(self, flags: Flag = Flag.NONE) -> None:
+        data, self._chunk = bytes(self._chunk), bytearray()
+        await self._packet(data, flags)
+
+    async def _packet(self, data: bytes, flags: Flag = Flag.NONE) -> None:
+        writer = await self._current()
+        full = writer.length + len(data) >= self._block_size
+        if full:
+            flags |= Flag.LAST
+        try:
+            await self._session.run(writer.send, data, flags)
+        except PipelineBroken as error:
+            writer = await self._recover(writer, error)
+        if full:
+            self._writer = None
+            self._finishing.append(
+                asyncio.create_task(self._finish(writer), name=f"finish {self.path}")
+            )
+            if len(self._finishing) > self._session.config.parallel_blocks:
+                await asyncio.wait([self._finishing[0]])
+
+    # --- blocks ---
+
+    async def _current(self) -> BlockWriter:
+        """The pipeline of the block that is being written; a new one where there is none."""
+        if self._writer is None:
+            info = await self._session.info()
+            self._needed = min(info.min_replicas, self._status.replication)
+            target = self._target
+            self._target = None
+            if target is None:
+                target = await self._add_block()
+            self._writer = await self._open_pipeline(target)
+        return self._writer
+
+    async def _add_block(self) -> TargetBlock:
+        commits = await self._commits(wait=False)
+        target: TargetBlock = await self._session.namenode.call(
+            "add_block",
+            AddBlock(
+                path=self._status.path,
+                inode_id=self._status.inode_id,
+                holder=self._session.holder,
+                commits=commits,
+                exclude=self._failed,
+            ),
+        )
+        return target
+
+    async def _commits(self, *, wait: bool) -> list[BlockCommit]:
+        """Blocks that were finished since the last call; with *wait*, all that are not the current one."""
+        commits = []
+        while self._finishing and (wait or self._finishing[0].done()):
+            commits.append(await self._finishing[0])
+            self._finishing.pop(0)
+        return commits
+
+    async def _open_pipeline(self, target: TargetBlock) -> BlockWriter:
+        writer = BlockWriter(self._session.pool, self._session.config, target)
+        try:
+            await self._session.run(writer.open)
+            if len(writer.nodes) < self._needed:
+                raise PipelineBroken("too few nodes could be reached", self._left_out(writer))
+        except PipelineBroken as error:
+            writer.close()
+            if target.base is None:
+                return await self._other_block(target, error)
+            return await self._recover(writer, error)
+        self._failed += self._left_out(writer)
+        return writer
+
+    @staticmethod
+    def _left_out(writer: BlockWriter) -> list[NodeId]:
+        kept = {node.node_id for node in writer.nodes}
+        return [n.node_id for n in writer.target.nodes if n.node_id not in kept]
+
+    async def _other_block(self, target: TargetBlock, error: PipelineBroken) -> BlockWriter:
+        """Nothing was written yet, so another block on other nodes will do."""
+        last = error
+        for _ in range(ATTEMPTS):
+            self._failed += last.failed
+            await self._session.namenode.call(
+                "abandon_block",
+                AbandonBlock(
+                    inode_id=self._status.inode_id,
+                    holder=self._session.holder,
+                    block_id=target.block.block_id,
+                ),
+            )
+            target = await self._add_block()
+            writer = BlockWriter(self._session.pool, self._session.config, target)
+            try:
+                await self._session.run(writer.open)
+                if len(writer.nodes) >= self._needed:
+                    return writer
+                last = PipelineBroken("too few nodes could be reached", self._left_out(writer))
+            except PipelineBroken as again:
+                last = again
+            writer.close()
+        raise PipelineFailed(f"{self.path}: {last.message}")
+
+    async def _recover(self, writer: BlockWriter, error: PipelineBroken) -> BlockWriter:
+        """Go on with the nodes that are left, in a new generation, from what all of them have."""
+        last = error
+        for _ in range(ATTEMPTS):
+            log.info("%s: the pipeline broke: %s", self.path, last.message)
+            writer.close()
+            self._failed += last.failed
+            keep = [n.node_id for n in writer.target.nodes if n.node_id not in self._failed]
+            if not keep:
+                raise PipelineFailed(
+                    f"{self.path}: every node that had the block is lost: {last.message}"
+                )
+            target: TargetBlock = await self._session.namenode.call(
+                "update_pipeline",
+                UpdatePipeline(
+                    inode_id=self._status.inode_id,
+                    holder=self._session.holder,
+                    block=writer.target.block,
+                    length=writer.acked,
+                    keep=keep,
+                    exclude=self._failed,
+                    extend=len(keep) < self._needed,
+                ),
+            )
+            unacked, acked = list(writer.unacked), writer.acked
+            former_base = writer.target.base
+            target = _with_base(target, former_base, acked)
+            writer = BlockWriter(self._session.pool, self._session.config, target, resume_at=acked)
+            try:
+                await self._session.run(writer.open)
+                await self._session.run(writer.resend, unacked)
+            except PipelineBroken as again:
+                # What this pipeline acknowledged counts; what it did not is still to be sent.
+                again_unacked = [p for p in unacked if p.offset >= writer.acked]
+                writer.unacked.clear()
+                writer.unacked.extend(again_unacked)
+                last = again
+                continue
+            if len(writer.nodes) < self._needed:
+                last = PipelineBroken("too few nodes are left", self._left_out(writer))
+                continue
+            if self._writer is not None:
+                self._writer = writer
+            return writer
+        raise PipelineFailed(f"{self.path}: {last.message}")
+
+    async def _finish(self, writer: BlockWriter) -> BlockCommit:
+        """Wait for the block to be finalized; recover its pipeline where that fails."""
+        last: PipelineBroken | None = None
+        for _ in range(ATTEMPTS):
+            try:
+                commit = await self._session.run(writer.finished)
+                if len(commit.nodes) >= self._needed:
+                    return commit
+                last = PipelineBroken("too few nodes finalized the block")
+                break
+            except PipelineBroken as error:
+                last = error
+                writer = await self._recover(writer, error)
+        assert last is not None
+        raise PipelineFailed(f"{self.path}: {last.message}")
+
+    # --- making it last ---
+
+    async def flush(self) -> None:
+        """hflush: what was written so far is visible to readers that open the file from now on."""
+        await self._sync(Flag.FLUSH)
+
+    async def sync(self) -> None:
+        """hsync: as `flush`, and fsynced on every node of the pipeline."""
+        await self._sync(Flag.FLUSH | Flag.SYNC)
+
+    async def _sync(self, flags: Flag) -> None:
+        self._require_open()
+        try:
+            if not self._chunk and self._writer is None:
+                # Whole blocks only: they are durable once committed.
+                if not self._finishing:
+                    return
+                await asyncio.wait(self._finishing)
+                if self._position % self._block_size == 0:
+                    await self._current()
+            if self._chunk or flags & Flag.SYNC:
+                await self._send_chunk(flags)
+            writer = self._writer
+            if writer is None:
+                return await self._sync(flags)
+            try:
+                await self._session.run(writer.wait)
+            except PipelineBroken as error:
+                writer = await self._recover(writer, error)
+                await self._session.run(writer.wait)
+            await self._session.namenode.call(
+                "sync",
+                Sync(
+                    inode_id=self._status.inode_id,
+                    holder=self._session.holder,
+                    block=writer.target.block,
+                    length=writer.length,
+                    commits=await self._commits(wait=True),
+                ),
+            )
+        except DfsError as error:
+            self._error = error
+            raise
+
+    async def close(self) -> None:
+        """Finish the file. If it can't be finished, it stays open for write, and lease recovery closes it."""
+        if self.closed:
+            return
+        self._require_open()
+        try:
+            if self._chunk:
+                await self._send_chunk(Flag.LAST)
+            if self._writer is not None or self._target is not None:
+                writer = await self._current()
+                if not writer.last_sent:
+                    try:
+                        await self._session.run(writer.send, b"", Flag.LAST)
+                    except PipelineBroken as error:
+                        writer = await self._recover(writer, error)
+                self._writer = None
+                self._finishing.append(asyncio.create_task(self._finish(writer)))
+            self._status = await self._session.namenode.call(
+                "complete",
+                Complete(
+                    path=self._status.path,
+                    inode_id=self._status.inode_id,
+                    holder=self._session.holder,
+                    commits=await self._commits(wait=True),
+                ),
+            )
+        except BaseException:
+            await self.abandon()
+            raise
+        self.closed = True
+
+    async def abandon(self) -> None:
+        """Stop writing without closing the file."""
+        self.closed = True
+        for task in self._finishing:
+            task.cancel()
+        await asyncio.gather(*self._finishing, return_exceptions=True)
+        self._finishing.clear()
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+
+def _with_base(target: TargetBlock, former: BlockBase | None, acked: int) -> TargetBlock:
+    """The new pipeline's nodes take what is acknowledged from survivors; if that is nothing, from the former base."""
+    if acked == 0:
+        return TargetBlock(block=target.block, nodes=target.nodes, base=None)
+    if former is not None and former.length == acked and former.block != target.block:
+        return TargetBlock(block=target.block, nodes=target.nodes, base=former)
+    return target

@@ -1,0 +1,187 @@
+"""The file system for programs without an event loop: `FileSystem` and files like those of `io`, blocking."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import threading
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from types import TracebackType
+from typing import Any, Literal, TypeVar
+
+from ..common.config import ClientConfig
+from ..common.model import Event, FileStatus
+from . import filesystem
+from .file_reader import FileReader
+from .file_writer import FileWriter
+
+T = TypeVar("T")
+BUFFER_BYTES = 1024 * 1024
+
+
+class _Loop:
+    """An event loop in a thread of its own."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="dfs event loop", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+        self._loop.close()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def iterate(self, source: AsyncIterator[T]) -> Iterator[T]:
+        async def following() -> tuple[bool, T | None]:
+            try:
+                return True, await anext(source)
+            except StopAsyncIteration:
+                return False, None
+
+        try:
+            while True:
+                more, item = self.run(following())
+                if not more:
+                    return
+                yield item  # type: ignore[misc]
+        finally:
+            close = getattr(source, "aclose", None)
+            if close is not None:
+                self.run(close())
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+
+
+class FileSystem:
+    """Blocking face of `client.filesystem.FileSystem`: the same methods, usable from any thread.
+
+    Iterators of the asynchronous one (`list`, `walk`, `events`) are plain iterators here.
+    """
+
+    def __init__(self, config: ClientConfig) -> None:
+        self._loop = _Loop()
+        self._inner = self._loop.run(_make(config))
+
+    @classmethod
+    def connect(
+        cls, namenode: str | None = None, *, config: ClientConfig | None = None, **settings: Any
+    ) -> FileSystem:
+        """As the asynchronous one's `connect`."""
+        if config is None:
+            config = filesystem.load(ClientConfig, {**settings, "namenode": namenode})
+        return cls(config)
+
+    def __enter__(self) -> FileSystem:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._loop.run(self._inner.close())
+        self._loop.close()
+
+    def open(
+        self, path: str, mode: Literal["rb", "wb", "xb", "ab"] = "rb", **options: Any
+    ) -> io.BufferedReader | io.BufferedWriter:
+        """A buffered binary file; wrap it in `io.TextIOWrapper` for text."""
+        inner = self._loop.run(self._inner.open(path, mode, **options))
+        if isinstance(inner, FileReader):
+            return io.BufferedReader(RawReader(self._loop, inner), BUFFER_BYTES)
+        return io.BufferedWriter(RawWriter(self._loop, inner), BUFFER_BYTES)
+
+    def list(self, path: str) -> Iterator[FileStatus]:
+        return self._loop.iterate(self._inner.list(path))
+
+    def walk(self, path: str) -> Iterator[FileStatus]:
+        return self._loop.iterate(self._inner.walk(path))
+
+    def events(
+        self, after: int = 0, *, path_prefix: str = "", follow: bool = False
+    ) -> Iterator[Event]:
+        return self._loop.iterate(self._inner.events(after, path_prefix=path_prefix, follow=follow))
+
+    def __getattr__(self, name: str) -> Any:
+        """Every other method, run to its end."""
+        method = getattr(self._inner, name)
+        if name.startswith("_") or not callable(method):
+            return method
+
+        def blocking(*args: Any, **options: Any) -> Any:
+            return self._loop.run(method(*args, **options))
+
+        blocking.__name__ = name
+        blocking.__doc__ = method.__doc__
+        return blocking
+
+
+async def _make(config: ClientConfig) -> filesystem.FileSystem:
+    return filesystem.FileSystem(config)
+
+
+class RawReader(io.RawIOBase):
+    """A file open for reading, unbuffered."""
+
+    def __init__(self, loop: _Loop, inner: FileReader) -> None:
+        self._loop = loop
+        self._inner = inner
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._inner.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._inner.tell()
+
+    def readinto(self, buffer: Any) -> int:
+        return self._loop.run(self._inner.readinto(buffer))
+
+    def close(self) -> None:
+        if not self.closed:
+            self._loop.run(self._inner.close())
+        super().close()
+
+
+class RawWriter(io.RawIOBase):
+    """A file open for writing, unbuffered. `flush` of the buffered file around it makes bytes leave the program; `hflush` and `hsync`
+    make them visible and durable."""
+
+    def __init__(self, loop: _Loop, inner: FileWriter) -> None:
+        self._loop = loop
+        self._inner = inner
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._inner.tell()
+
+    def write(self, data: Any) -> int:
+        return self._loop.run(self._inner.write(data))
+
+    def hflush(self) -> None:
+        self._loop.run(self._inner.flush())
+
+    def hsync(self) -> None:
+        self._loop.run(self._inner.sync())
+
+    def close(self) -> None:
+        if not self.closed and not self._inner.closed:
+            self._loop.run(self._inner.close())
+        super().close()
