@@ -164,7 +164,7 @@ class FileSystem:
         async for status, _ in trees.listed(self._session, path, locations=False):
             yield status
 
-    async def glob(self, pattern: str) -> list[FileStatus]:
+    async def glob(self, pattern: str) -> Sequence[FileStatus]:
         """What matches *pattern* (`*`, `?`, `[...]`, `{a,b}`, `**`), in order; names that begin with a dot only where the
         pattern's part does, too."""
         return await glob(self, pattern)
@@ -405,8 +405,8 @@ class FileSystem:
 
     async def delete_many(
         self, paths: Sequence[str], *, recursive: bool = False
-    ) -> list[bool | DfsError]:
-        results: list[bool | DfsError] = []
+    ) -> Sequence[bool | DfsError]:
+        results = []
         for start in range(0, len(paths), 1_000):
             part = list(paths[start : start + 1_000])
             answer: DeletedMany = await self.call(

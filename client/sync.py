@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Coroutine, Iterator
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
-from ..common.config import ClientConfig
+from ..common.config import ClientConfig, load
 from ..common.model import Event, FileStatus
 from . import filesystem
 from .file_reader import FileReader
@@ -74,7 +74,7 @@ class FileSystem:
     ) -> FileSystem:
         """As the asynchronous one's `connect`."""
         if config is None:
-            config = filesystem.load(ClientConfig, {**settings, "namenode": namenode})
+            config = load(ClientConfig, {**settings, "namenode": namenode})
         return cls(config)
 
     def __enter__(self) -> FileSystem:
