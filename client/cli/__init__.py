@@ -1,1 +1,110 @@
-"""TwinFS."""
+"""`dfs`: the command line. A command's module is imported when the command is run, so that `dfs ls` starts quickly."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any
+
+import click
+
+__all__ = ["main"]
+
+COMMANDS = {
+    "ls": "listing",
+    "stat": "listing",
+    "find": "listing",
+    "du": "listing",
+    "count": "listing",
+    "df": "listing",
+    "test": "listing",
+    "mkdir": "tree",
+    "mv": "tree",
+    "cp": "tree",
+    "rm": "tree",
+    "touch": "tree",
+    "trash": "tree",
+    "chmod": "attributes",
+    "chown": "attributes",
+    "setrep": "attributes",
+    "truncate": "content",
+    "xattr": "attributes",
+    "quota": "attributes",
+    "lease": "attributes",
+    "put": "content",
+    "get": "content",
+    "cat": "content",
+    "head": "content",
+    "tail": "content",
+    "append": "content",
+    "getmerge": "content",
+    "checksum": "content",
+    "events": "admin",
+    "report": "admin",
+    "config": "admin",
+    "completion": "admin",
+    "namenode": "admin",
+    "datanode": "admin",
+    "cluster": "cluster",
+}
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands' names and imports them when needed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        module = COMMANDS.get(name)
+        if module is None:
+            return None
+        found = importlib.import_module(f".{module}", __package__)
+        command: click.Command = getattr(found, f"{name}_command")
+        return command
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--namenode", metavar="URL", help="The cluster's NameNode, e.g. http://127.0.0.1:9870."
+)
+@click.option("--user", metavar="NAME", help="Act as this user (simple authentication).")
+@click.option("--config", "config_file", metavar="FILE", help="TOML file with a table [client].")
+@click.version_option(package_name="twinfs", prog_name="dfs", message="dfs (TwinFS) %(version)s")
+@click.pass_context
+def cli(
+    ctx: click.Context, namenode: str | None, user: str | None, config_file: str | None
+) -> None:
+    """TwinFS: a distributed file system that gives every byte two names.
+
+    Paths without a leading slash are below /user/NAME. Settings come from flags, the environment
+    (TWINFS_NAMENODE, TWINFS_CLIENT_...), and the configuration file, in this order; see `dfs config`.
+    """
+    ctx.obj = {"namenode": namenode, "user": user, "config_file": config_file}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point. Ends the process with coreutils-like exit codes."""
+    from ...common.errors import DfsError, exit_code
+
+    try:
+        code: Any = cli.main(args=argv, prog_name="dfs", standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.Exit as error:
+        code = error.exit_code
+    except click.Abort:
+        code = 130
+    except KeyboardInterrupt:
+        code = 130
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except BrokenPipeError:
+        # Whoever read the output has gone: end quietly, and don't let Python complain at its own end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141
+    except DfsError as error:
+        print(f"dfs: {error.message}", file=sys.stderr)
+        code = exit_code(error)
+    sys.exit(code if isinstance(code, int) else 0)

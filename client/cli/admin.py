@@ -1,0 +1,164 @@
+"""Commands about the cluster and the program: events, report, config, completion, namenode, datanode."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import click
+
+from ...common.config import ROLES, settings
+from ...common.messages import GetReport, ReadEvents
+from ...common.runtime import format_time
+from .support import Shell, human, json_option, print_json, shell_command, shown, table
+
+FOLLOW_S = 0.5
+
+
+@shell_command(name="events")
+@click.option("--after", type=click.IntRange(min=0), default=0, help="Begin after this offset.")
+@click.option("--limit", type=click.IntRange(min=1), help="So many at most.")
+@click.option("--path", "prefix", default="", help="Only about this path and what is below it.")
+@click.option("--follow", "-f", is_flag=True, help="Go on with what comes.")
+@json_option
+def events_command(
+    shell: Shell, after: int, limit: int | None, prefix: str, follow: bool, as_json: bool
+) -> None:
+    """The change stream: every operation that changed the namespace, in order."""
+    left = limit if limit is not None else 2**62
+    prefix = shell.path(prefix) if prefix else ""
+    pause = threading.Event()
+    while left > 0:
+        page = shell.call(
+            "events", ReadEvents(after=after, path_prefix=prefix, limit=min(1_000, left))
+        )
+        for event in page.events:
+            if as_json:
+                print_json(event)
+            else:
+                arrow = f" -> {shown(event.destination)}" if event.destination else ""
+                detail = f"  {event.detail}" if event.detail else ""
+                when = format_time(event.time_ms, "%Y-%m-%d %H:%M:%S")
+                print(
+                    f"{event.offset:>8}  {when}  {event.user:<10} {event.kind:<9}"
+                    f" {shown(event.path)}{arrow}{detail}",
+                    flush=follow,
+                )
+        left -= len(page.events)
+        moved = page.next_after > after
+        after = page.next_after
+        if after >= page.last_offset or not moved:
+            if not follow:
+                return
+            pause.wait(FOLLOW_S)
+
+
+@shell_command(name="report")
+@json_option
+def report_command(shell: Shell, as_json: bool) -> None:
+    """The state of the cluster."""
+    report = shell.call("report", GetReport())
+    if as_json:
+        print_json(report)
+        return
+    used = f"{human(report.used_bytes)} used, {human(report.remaining_bytes)} free"
+    print(f"Cluster {report.cluster_id}, TwinFS {report.version}")
+    print(f"  safe mode: {'on: ' + report.safe_mode if report.safe_mode else 'off'}")
+    print(f"  space:     {human(report.capacity_bytes)}, {used}")
+    print(
+        f"  content:   {report.files} files, {report.directories} directories, {report.blocks} blocks"
+    )
+    print(
+        f"  copies:    {report.under_replicated} blocks have too few, {report.missing} have none,"
+        f" {report.pending_deletion} copies wait for deletion"
+    )
+    rows = [("DataNode", "State", "Heard", "Used", "Free", "Blocks", "Busy", "Volumes", "Rack")]
+    for node in report.nodes:
+        failed = f" ({node.failed_volumes} failed)" if node.failed_volumes else ""
+        rows.append(
+            (
+                node.address.data,
+                node.state,
+                f"{node.last_contact_s:.0f} s ago",
+                human(node.used_bytes),
+                human(node.remaining_bytes),
+                str(node.blocks),
+                str(node.active_transfers),
+                f"{node.volumes}{failed}",
+                node.address.rack,
+            )
+        )
+    print()
+    for line in table(rows, right=(3, 4, 5, 6)):
+        print("  " + line)
+
+
+@click.command(name="config")
+@click.argument("role", type=click.Choice(sorted(ROLES)), required=False)
+@json_option
+@click.pass_context
+def config_command(ctx: click.Context, role: str | None, as_json: bool) -> None:
+    """Every setting, its value, and where that came from."""
+    options: dict[str, Any] = ctx.find_root().obj
+    flags = {"namenode": options["namenode"], "user": options["user"]}
+    for name, kind in ROLES.items():
+        if role not in (None, name):
+            continue
+        found = settings(kind, flags if name == "client" else None, file=options["config_file"])
+        if as_json:
+            for setting in found:
+                print_json(
+                    {
+                        "role": name,
+                        "name": setting.name,
+                        "value": setting.value,
+                        "origin": setting.origin,
+                    }
+                )
+            continue
+        print(f"[{name}]")
+        rows = [(s.name, repr(s.value), f"# {s.origin}") for s in found]
+        for line in table(rows):
+            print(line)
+        print()
+
+
+@click.command(name="completion")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion_command(shell: str) -> None:
+    """Print the completion script of a shell: `eval "$(dfs completion bash)"`."""
+    from click.shell_completion import get_completion_class
+
+    from . import cli
+
+    found = get_completion_class(shell)
+    assert found is not None
+    print(found(cli, {}, "dfs", "_DFS_COMPLETE").source())
+
+
+def _server(name: str, text: str) -> click.Command:
+    @click.command(
+        name=name,
+        help=text,
+        context_settings={"ignore_unknown_options": True, "help_option_names": []},
+    )
+    @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+    @click.pass_context
+    def command(ctx: click.Context, arguments: tuple[str, ...]) -> None:
+        import importlib
+
+        given = list(arguments)
+        options: dict[str, Any] = ctx.find_root().obj
+        if name == "datanode" and options["namenode"] and "--namenode" not in given:
+            given += ["--namenode", options["namenode"]]
+        if options["config_file"] and "--config" not in given:
+            given += ["--config", options["config_file"]]
+        # The command line knows the servers by name only: neither is needed for using a cluster.
+        server = importlib.import_module(f"...{name}.__main__", __package__)
+        server.main(given)
+
+    return command
+
+
+namenode_command = _server("namenode", "Run a NameNode (its options: dfs namenode --help).")
+datanode_command = _server("datanode", "Run a DataNode (its options: dfs datanode --help).")

@@ -1,0 +1,245 @@
+"""What all commands share: configuration, paths, globs, output, errors."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import click
+
+from ...common.config import ClientConfig, load
+from ...common.errors import (
+    DfsError,
+    DirectoryNotEmpty,
+    InvalidPath,
+    IsADirectory,
+    NotADirectory,
+    PathExists,
+    PathNotFound,
+    exit_code,
+)
+from ...common.messages import GetServerInfo, ListDirectory, ServerInfo, Stat
+from ...common.model import FileStatus, Struct
+from ..globs import glob, has_magic
+from ..http_namenode import HttpNameNode
+
+T = TypeVar("T")
+SHORT: dict[type[DfsError], str] = {
+    PathNotFound: "No such file or directory",
+    PathExists: "File exists",
+    NotADirectory: "Not a directory",
+    IsADirectory: "Is a directory",
+    DirectoryNotEmpty: "Directory not empty",
+}
+
+
+def finish(coroutine: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine that never waits for an event loop (blocking calls behind async names)."""
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        return stop.value  # type: ignore[no-any-return]
+    raise AssertionError("the coroutine waited")
+
+
+class Shell:
+    """One invocation of `dfs`: where it talks to, and whether anything went wrong so far."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        flags = {"namenode": options["namenode"], "user": options["user"]}
+        self.config = load(ClientConfig, flags, file=options["config_file"])
+        self.failed = 0
+        self._namenode: HttpNameNode | None = None
+
+    @property
+    def user(self) -> str:
+        return self.config.user_name
+
+    def call(self, operation: str, request: Struct) -> Any:
+        """One call to the NameNode, blocking."""
+        if self._namenode is None:
+            self._namenode = HttpNameNode(
+                self.config.namenode.split(",")[0],
+                user=self.user,
+                retry_s=self.config.retry_s,
+                connect_timeout_s=self.config.connect_timeout_s,
+            )
+        return self._namenode.call(operation, request)
+
+    def server_info(self) -> ServerInfo:
+        return self.call("server_info", GetServerInfo())  # type: ignore[no-any-return]
+
+    # --- paths ---
+
+    def path(self, text: str) -> str:
+        """The absolute path that *text* means: relative ones below the working directory, "." and ".." resolved."""
+        if text.startswith("dfs://"):
+            text = "/" + text[len("dfs://") :].partition("/")[2]
+        if not text:
+            raise InvalidPath("an empty path names nothing")
+        if not text.startswith("/"):
+            base = self.config.working_directory or f"/user/{self.user}"
+            text = f"{base.rstrip('/')}/{text}"
+        parts: list[str] = []
+        for part in text.split("/"):
+            if part == "..":
+                if parts:
+                    parts.pop()
+            elif part not in ("", "."):
+                parts.append(part)
+        return "/" + "/".join(parts)
+
+    async def stat(self, path: str) -> FileStatus:
+        return self.call("stat", Stat(path=path))  # type: ignore[no-any-return]
+
+    async def list(self, path: str) -> AsyncIterator[FileStatus]:
+        for status in self.entries(path):
+            yield status
+
+    def entries(self, path: str) -> Iterator[FileStatus]:
+        """A directory's entries, in pages; a file itself."""
+        after = ""
+        while True:
+            page = self.call("list", ListDirectory(path=path, start_after=after))
+            yield from page.entries
+            if not page.more:
+                return
+            after = page.entries[-1].name
+
+    def walk(self, path: str) -> Iterator[FileStatus]:
+        """All entries below a directory, directories before what is in them."""
+        waiting = [path]
+        while waiting:
+            found = list(self.entries(waiting.pop()))
+            yield from found
+            waiting += reversed([status.path for status in found if status.is_directory])
+
+    def expand(
+        self, patterns: Sequence[str], verb: str, *, missing_ok: bool = False
+    ) -> Iterator[FileStatus]:
+        """The statuses of *patterns*, globs expanded; what is not there is reported (unless *missing_ok*), and the
+        rest goes on."""
+        for pattern in patterns:
+            with self.reporting(verb, pattern):
+                path = self.path(pattern)
+                # A name that has a glob's characters in it means itself first.
+                try:
+                    yield finish(self.stat(path))
+                    continue
+                except (PathNotFound, NotADirectory, InvalidPath):
+                    if not has_magic(pattern):
+                        if missing_ok:
+                            continue
+                        raise
+                found = finish(glob(self, path))
+                if not found and not missing_ok:
+                    raise PathNotFound(pattern)
+                yield from found
+
+    # --- errors and output ---
+
+    @contextlib.contextmanager
+    def reporting(self, verb: str, what: str) -> Iterator[None]:
+        """Turn an error into one line, and the exit code at the end; the next argument gets its turn."""
+        try:
+            yield
+        except DfsError as error:
+            self.complain(f"cannot {verb} {quoted(what)}: {reason(error)}", exit_code(error))
+
+    def complain(self, text: str, code: int = 1) -> None:
+        sys.stdout.flush()
+        click.echo(f"dfs: {text}", err=True)
+        self.failed = max(self.failed, code)
+
+    def done(self) -> None:
+        """End the command with the exit code of the worst error."""
+        if self.failed:
+            sys.stdout.flush()
+            raise click.exceptions.Exit(self.failed)
+
+
+def reason(error: DfsError) -> str:
+    return SHORT.get(type(error)) or error.message
+
+
+def quoted(text: str) -> str:
+    """*text* in quotes, control characters escaped."""
+    return f"'{text}'" if text.isprintable() else ascii(text)
+
+
+def shown(text: str) -> str:
+    """*text* for a terminal: control characters escaped there, as it is in a pipe."""
+    if text.isprintable() or not sys.stdout.isatty():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def human(size: int) -> str:
+    """Like `ls -h`: 1023, 1.5K, 12M."""
+    if size < 1024:
+        return str(size)
+    value = float(size)
+    for unit in "KMGTPE":
+        value /= 1024
+        if value < 1024 or unit == "E":
+            return f"{value:.1f}{unit}" if value < 10 else f"{value:.0f}{unit}"
+    raise AssertionError("unreachable")
+
+
+def to_plain(value: Any) -> Any:
+    """A message as plain JSON values; bytes as hex."""
+    if isinstance(value, Struct):
+        return {name: to_plain(getattr(value, name)) for name in value.__struct_fields__}
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, list | tuple):
+        return [to_plain(entry) for entry in value]
+    if isinstance(value, dict):
+        return {key: to_plain(entry) for key, entry in value.items()}
+    return value
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on one line."""
+    print(json.dumps(to_plain(value), ensure_ascii=False))
+
+
+def table(rows: Iterable[Sequence[str]], right: Sequence[int] = ()) -> Iterator[str]:
+    """Rows with aligned columns; those numbered in *right* to the right."""
+    kept = [list(row) for row in rows]
+    if not kept:
+        return
+    widths = [max(len(row[i]) for row in kept) for i in range(len(kept[0]))]
+    for row in kept:
+        cells = [
+            cell.rjust(width) if index in right else cell.ljust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        yield "  ".join(cells).rstrip()
+
+
+def shell_command(*args: Any, **attributes: Any) -> Callable[[Callable[..., Any]], click.Command]:
+    """A click command whose function gets a Shell first, and whose errors end it with one line."""
+
+    def decorate(function: Callable[..., Any]) -> click.Command:
+        @click.pass_context
+        def run(ctx: click.Context, /, **options: Any) -> None:
+            shell = Shell(ctx.find_root().obj)
+            function(shell, **options)
+            shell.done()
+
+        run.__doc__ = function.__doc__
+        params = getattr(function, "__click_params__", [])
+        run.__click_params__ = params  # type: ignore[attr-defined]
+        command: click.Command = click.command(*args, **attributes)(run)
+        return command
+
+    return decorate
+
+
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON, one document a line."
+)
