@@ -262,8 +262,9 @@ def _quota_clear(shell: Shell, path: str) -> None:
         shell.call("set_quota", SetQuota(path=shell.path(path), names=-1, space_bytes=-1))
 
 
-for _name, _function in (("show", _quota_show), ("set", _quota_set), ("clear", _quota_clear)):
-    quota_command.add_command(shell_command(name=_name)(_function))
+quota_command.add_command(shell_command(name="show")(_quota_show))
+quota_command.add_command(shell_command(name="set")(_quota_set))
+quota_command.add_command(shell_command(name="clear")(_quota_clear))
 
 
 @click.group(name="lease")

@@ -391,10 +391,11 @@ async def _line_start(fs: Any, status: FileStatus, lines: int) -> int:
     """Where the last *lines* lines begin."""
     if lines == 0:
         return status.length
-    at, seen = status.length, 0
+    at: int = status.length
+    seen = 0
     while at > 0:
         size = min(64 * 1024, at)
-        data = await fs.read_bytes(status.path, at - size, size)
+        data: bytes = await fs.read_bytes(status.path, at - size, size)
         position = len(data)
         while (position := data.rfind(b"\n", 0, position)) >= 0:
             if at - size + position == status.length - 1:
@@ -472,7 +473,7 @@ def append_command(shell: Shell, paths: tuple[str, ...]) -> None:
                     files.append(
                         sys.stdin.buffer
                         if source == "-"
-                        else opened.enter_context(Path(source).open("rb"))  # noqa: ASYNC230
+                        else opened.enter_context(Path(source).open("rb"))
                     )
                 except OSError as error:
                     raise StorageError(f"{source}: {error.strerror}") from None

@@ -1,0 +1,39 @@
+# Everything sets itself up: a fresh Debian machine needs only python3 and make.
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PYTHON ?= python3
+
+.PHONY: help venv demo test check fmt bench clean
+
+help:
+	@echo "make demo   try TwinFS: a small cluster, real files, one node killed"
+	@echo "make test   every test"
+	@echo "make check  format, lint, types, import layers"
+	@echo "make fmt    format the sources"
+	@echo "make bench  measure (see docs/performance.md)"
+	@echo "make clean  remove what these made"
+
+venv: $(STAMP)
+
+$(STAMP): pyproject.toml scripts/venv
+	@scripts/venv $(PYTHON) $(VENV)
+	@touch $(STAMP)
+
+demo: $(STAMP)
+	@$(BIN)/python scripts/demo.py
+
+test: $(STAMP)
+	@scripts/test
+
+check: $(STAMP)
+	@scripts/check
+
+fmt: $(STAMP)
+	@scripts/fmt
+
+bench: $(STAMP)
+	@$(BIN)/python scripts/bench
+
+clean:
+	rm -rf $(VENV) .types .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
