@@ -164,6 +164,7 @@ class PostgresStore:
                 size = max(ID_RANGE, count)
 
                 def take(connection: psycopg.Connection[Row]) -> int:
+                    connection.read_only = False
                     row = connection.execute(
                         "UPDATE counters SET next = next + %s WHERE name = %s RETURNING next",
                         (size, kind),
@@ -225,6 +226,7 @@ class PostgresStore:
     ) -> T:
         def work(connection: psycopg.Connection[Row]) -> T:
             connection.isolation_level = psycopg.IsolationLevel.SERIALIZABLE
+            connection.read_only = False
             with connection.transaction():
                 tx = PostgresTransaction(connection, self)
                 result = operation(tx)
@@ -297,6 +299,7 @@ class PostgresStore:
     async def read_each(self, operations: Sequence[Operation[Any]]) -> list[Any | DfsError]:
         def work(connection: psycopg.Connection[Row]) -> list[Any]:
             connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+            connection.read_only = True
             results: list[Any] = []
             with connection.transaction():
                 tx = PostgresTransaction(connection, self)
