@@ -171,16 +171,16 @@ class NamespaceMachine(RuleBasedStateMachine):
         done = self.attempt(tree.delete, Delete(path=path, recursive=recursive))
         assert done == self.model.delete(path, recursive)
 
-    @rule(source=paths, target=paths, overwrite=st.booleans())
-    def rename(self, source: str, target: str, overwrite: bool) -> None:
-        request = Rename(source=source, destination=target, overwrite=overwrite)
-        assert self.attempt(tree.rename, request) == self.model.rename(source, target, overwrite)
+    @rule(source=paths, goal=paths, overwrite=st.booleans())
+    def rename(self, source: str, goal: str, overwrite: bool) -> None:
+        request = Rename(source=source, destination=goal, overwrite=overwrite)
+        assert self.attempt(tree.rename, request) == self.model.rename(source, goal, overwrite)
 
-    @rule(source=paths, target=paths)
-    def copy(self, source: str, target: str) -> None:
-        request = Copy(source=source, destination=target)
+    @rule(source=paths, goal=paths)
+    def copy(self, source: str, goal: str) -> None:
+        request = Copy(source=source, destination=goal)
         done = self.attempt(whole.copy, request, rules=RULES)
-        assert done == self.model.copy(source, target)
+        assert done == self.model.copy(source, goal)
 
     @rule(path=paths, mode=st.sampled_from([0o700, 0o755, 0o640]))
     def chmod(self, path: str, mode: int) -> None:
