@@ -339,6 +339,19 @@ class BlockStore:
             volume.count(-len(replicas), -sum(stored.length for stored in replicas))
         return list(blocks)
 
+    def quarantine(self, block: BlockRef) -> None:
+        """Put a damaged replica aside, so that a good copy can take its place."""
+        for volume in self.volumes:
+            stored = None if volume.failure else volume.index.get(block.block_id)
+            if stored is None or stored.generation != block.generation:
+                continue
+            if not stored.inline:
+                path = volume.final_path(stored.block_id, stored.generation)
+                with contextlib.suppress(OSError):
+                    path.rename(volume.path / "quarantine" / path.name)
+            volume.index.remove([stored.block_id])
+            volume.count(-1, -stored.length)
+
     # --- recovery ---
 
     def begin_recovery(self, block: BlockRef, generation: int) -> tuple[int, bytes, bool, int]:

@@ -279,8 +279,9 @@ class Reporter:
         block = command.block
 
         def copy() -> ReplicaReport | None:
-            have = self._store.report_of(block.ref)
-            if have is None or not have.finalized or have.generation != block.generation:
+            # What is here may be the damaged replica that the copy is to replace.
+            if self._store.verify(block.ref) != "good":
+                self._store.quarantine(block.ref)
                 copy_block(self._store, self._peers, block, command.sources)
             return self._store.report_of(block.ref)
 

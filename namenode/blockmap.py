@@ -256,7 +256,7 @@ def length_of(tx: Transaction, inode_id: int) -> int:
 _LOCATE: Final = (
     "SELECT f.inode_id, b.block_id, b.generation, b.length, b.digest, r.node_id, r.state"
     " FROM file_blocks f JOIN blocks b ON b.block_id = f.block_id"
-    " LEFT JOIN replicas r ON r.block_id = b.block_id AND r.state <= 1"
+    " LEFT JOIN replicas r ON r.block_id = b.block_id AND r.state <> 2"
 )
 
 
@@ -278,17 +278,20 @@ def locate(
         while index < end:
             inode_id, block_id, generation, length, digest, _, _ = rows[index]
             holders: list[int] = []
+            damaged: list[int] = []
             while index < end and rows[index][1] == block_id and rows[index][0] == inode_id:
                 node_id, state = rows[index][5], rows[index][6]
-                if node_id is not None and (state == GOOD or digest is None):
-                    if node_id in holders:
+                if node_id is not None:
+                    if node_id in holders or node_id in damaged:
                         break  # the same block twice in a row in one file
-                    holders.append(node_id)
+                    good = state == GOOD or (digest is None and state != CORRUPT)
+                    (holders if good else damaged).append(node_id)
                 index += 1
-            key = tuple(holders)
+            # A damaged replica is better than none: its other chunks may be whole.
+            key = tuple(holders or damaged)
             addresses = orders.get(key)
             if addresses is None:
-                addresses = orders[key] = nodes.order([NodeId(n) for n in holders], client_host)
+                addresses = orders[key] = nodes.order([NodeId(n) for n in key], client_host)
             located = LocatedBlock(
                 block=Block(
                     block_id=block_id,
