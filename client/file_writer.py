@@ -220,7 +220,7 @@ class FileWriter:
 
     async def _recover(self, writer: BlockWriter, error: PipelineBroken) -> BlockWriter:
         """Go on with the nodes that are left, in a new generation, from what all of them have."""
-        last = error
+        former, last = writer, error
         for _ in range(ATTEMPTS):
             log.info("%s: the pipeline broke: %s", self.path, last.message)
             writer.close()
@@ -259,26 +259,25 @@ class FileWriter:
             if len(writer.nodes) < self._needed:
                 last = PipelineBroken("too few nodes are left", self._left_out(writer))
                 continue
-            if self._writer is not None:
+            if self._writer is former:
                 self._writer = writer
             return writer
         raise PipelineFailed(f"{self.path}: {last.message}")
 
     async def _finish(self, writer: BlockWriter) -> BlockCommit:
         """Wait for the block to be finalized; recover its pipeline where that fails."""
-        last: PipelineBroken | None = None
-        for _ in range(ATTEMPTS):
+        for attempt in range(ATTEMPTS):
             try:
-                commit = await self._session.run(writer.finished)
+                commit = await self._session.run(writer.finish)
                 if len(commit.nodes) >= self._needed:
                     return commit
-                last = PipelineBroken("too few nodes finalized the block")
-                break
+                lost = [n.node_id for n in writer.nodes if n.node_id not in commit.nodes]
+                raise PipelineBroken("too few nodes finalized the block", lost)
             except PipelineBroken as error:
-                last = error
+                if attempt == ATTEMPTS - 1:
+                    raise PipelineFailed(f"{self.path}: {error.message}") from None
                 writer = await self._recover(writer, error)
-        assert last is not None
-        raise PipelineFailed(f"{self.path}: {last.message}")
+        raise AssertionError("unreachable")
 
     # --- making it last ---
 
@@ -305,11 +304,14 @@ class FileWriter:
             writer = self._writer
             if writer is None:
                 return await self._sync(flags)
-            try:
-                await self._session.run(writer.wait)
-            except PipelineBroken as error:
-                writer = await self._recover(writer, error)
-                await self._session.run(writer.wait)
+            for attempt in range(ATTEMPTS):
+                try:
+                    await self._session.run(writer.wait)
+                    break
+                except PipelineBroken as error:
+                    if attempt == ATTEMPTS - 1:
+                        raise
+                    writer = await self._recover(writer, error)
             await self._session.namenode.call(
                 "sync",
                 Sync(

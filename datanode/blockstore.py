@@ -198,16 +198,61 @@ class BlockStore:
         return replica
 
     def resume(self, block: BlockRef, owner: object, length: int) -> WritingReplica:
-        """Go on with a replica being written, cut to *length*, in a new generation."""
-        replica = self.writing(block.block_id)
+        """Go on with a replica being written, cut to *length*, in a new generation.
+
+        One that was finalized here is taken back: its writer never learnt that it was, or other nodes failed.
+        """
+        replica = self._taken_over(block.block_id, owner, block.generation)
         if replica is None:
-            raise BlockNotFound(f"block {block.block_id} is not being written on this DataNode")
-        replica.take_over(owner, block.generation)
-        with replica.lock:
-            if replica.descriptor < 0:
-                replica.open_existing(replica.length, b"")
+            replica = self._reopened(block, owner)
         replica.cut(length)
         self._rename_writing(replica, block.generation)
+        return replica
+
+    def _taken_over(self, block_id: int, owner: object, generation: int) -> WritingReplica | None:
+        """The replica being written, *owner*'s from now on; None if there is none (any more)."""
+        replica = self.writing(block_id)
+        if replica is None:
+            return None
+        with replica.publishing:
+            if self.writing(block_id) is not replica:
+                return None  # finalized while this waited
+            replica.take_over(owner, generation)
+            with replica.lock:
+                if replica.descriptor < 0:
+                    replica.open_existing(replica.length, b"")
+        return replica
+
+    def _reopened(self, block: BlockRef, owner: object) -> WritingReplica:
+        """Turn a finalized replica of an older generation into one being written. Its bytes stay durable throughout."""
+        found = self.find(block.block_id)
+        if found is None:
+            raise BlockNotFound(f"block {block.block_id} is not being written on this DataNode")
+        volume, stored = found
+        if stored.generation >= block.generation:
+            raise StaleGeneration(
+                f"block {block.block_id} is finalized here in generation {stored.generation}"
+            )
+        path = volume.writing_path(block.block_id, block.generation)
+        try:
+            if stored.inline:
+                with path.open("wb", buffering=0) as file:
+                    file.write(volume.index.data(block.block_id) or b"")
+                    os.fdatasync(file.fileno())
+            else:
+                volume.final_path(block.block_id, stored.generation).rename(path)
+            # Found at a restart by its newer generation, even while the record is still there.
+            fsync_directory(path.parent)
+            volume.index.remove([block.block_id])
+        except OSError as error:
+            volume.check()
+            raise storage_error(error, f"can't reopen block {block.block_id}") from None
+        volume.count(-1, -stored.length)
+        replica = WritingReplica(volume, block.block_id, block.generation, path)
+        replica.owner = owner
+        replica.open_existing(stored.length, stored.digests)
+        with self._lock:
+            self._writing[block.block_id] = replica
         return replica
 
     def _rename_writing(self, replica: WritingReplica, generation: int) -> None:
@@ -228,6 +273,10 @@ class BlockStore:
 
         *durable* False leaves the bytes to the kernel; the record is durable always.
         """
+        with replica.publishing:
+            return self._publish(replica, owner, durable=durable)
+
+    def _publish(self, replica: WritingReplica, owner: object, *, durable: bool) -> bytes:
         volume = replica.volume
         generation, length, digests = replica.snapshot()
         with replica.lock:
@@ -356,23 +405,21 @@ class BlockStore:
 
     def begin_recovery(self, block: BlockRef, generation: int) -> tuple[int, bytes, bool, int]:
         """(length, digests, finalized, generation here); writers of the replica are stopped."""
-        found = self.find(block.block_id)
-        if found is not None:
-            stored = found[1]
-            if stored.generation > generation:
-                raise StaleGeneration(f"block {block.block_id} has been recovered already")
-            return stored.length, stored.digests, True, stored.generation
         replica = self.writing(block.block_id)
-        if replica is None:
-            raise BlockNotFound(f"block {block.block_id} is not on this DataNode")
-        if replica.generation > generation:
+        if replica is not None and replica.generation > generation:
             raise StaleGeneration(f"block {block.block_id} is of a later generation here")
-        replica.take_over(("recovery", generation), replica.generation)
-        with replica.lock:
-            if replica.descriptor < 0:
-                replica.open_existing(replica.length, b"")
-        here, length, digests = replica.snapshot()
-        return length, digests, False, here
+        owner = ("recovery", generation)
+        replica = replica and self._taken_over(block.block_id, owner, replica.generation)
+        if replica is not None:
+            here, length, digests = replica.snapshot()
+            return length, digests, False, here
+        found = self.find(block.block_id)
+        if found is None:
+            raise BlockNotFound(f"block {block.block_id} is not on this DataNode")
+        stored = found[1]
+        if stored.generation > generation:
+            raise StaleGeneration(f"block {block.block_id} has been recovered already")
+        return stored.length, stored.digests, True, stored.generation
 
     def finish_recovery(self, block: BlockRef, generation: int, length: int) -> bytes:
         """Finalize in the new generation with *length* bytes; the digests."""

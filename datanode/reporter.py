@@ -324,6 +324,8 @@ def recover_block(peers: Peers, command: RecoverBlock) -> CommitRecovery:
             log.info("recovery of block %d: %s", command.block.block_id, error.message)
         finally:
             connection.close()
+    # A node that dropped out of the pipeline has an older generation: its word counts after the others'.
+    found.sort(key=lambda entry: (not entry[1].finalized, -entry[1].generation))
     enough = [entry for entry in found if entry[1].block_length >= command.minimum_length]
     none = CommitRecovery(block=command.block, new_generation=command.new_generation)
     if not enough:

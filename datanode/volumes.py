@@ -184,11 +184,17 @@ class Volume:
             log.info("indexed %s again", path.name)
 
     def _sweep(self) -> None:
-        """Remove what was being published when the process died; what was being written is kept for recovery."""
+        """Settle what was half-way when the process died.
+
+        What was being written, and what was being published but is not recorded, is kept for recovery:
+        bytes of it may have been acknowledged as synced.
+        """
         for block_id, generation, path in list(self.files("blocks")):
             known = self.index.get(block_id)
-            if known is None or known.inline or known.generation != generation:
-                log.info("removing %s, which was never recorded", path)
+            if known is None:
+                log.info("%s was never recorded; it counts as being written", path)
+                path.rename(self.writing_path(block_id, generation))
+            elif known.inline or known.generation != generation:
                 path.unlink()
         for block_id, generation, path in list(self.files("writing")):
             known = self.index.get(block_id)

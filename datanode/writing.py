@@ -29,6 +29,8 @@ class WritingReplica:
         self.path = path
         self.length = 0
         self.lock = threading.Lock()
+        # Held while it is published, so that whoever wants to take it over meets it before or after.
+        self.publishing = threading.Lock()
         self.owner: object = None
         self.abort: Callable[[], None] = lambda: None
         self.descriptor = -1

@@ -144,8 +144,11 @@ def commit_block(tx: Transaction, found: OpenBlock, commit: BlockCommit) -> None
         (commit.generation, commit.length, commit.digest, commit.block_id),
     )
     tx.execute("DELETE FROM open_blocks WHERE block_id = ?", (commit.block_id,))
-    # Nodes that dropped out may hold a part of it.
-    tx.execute("UPDATE replicas SET state = ? WHERE block_id = ?", (TO_DELETE, commit.block_id))
+    # Nodes that dropped out may hold a part of it, of any generation up to now.
+    tx.execute(
+        "UPDATE replicas SET state = ?, generation = ? WHERE block_id = ?",
+        (TO_DELETE, commit.generation, commit.block_id),
+    )
     record_replicas(
         tx, [(commit.block_id, node, commit.generation) for node in sorted(set(commit.nodes))]
     )
@@ -257,6 +260,7 @@ _LOCATE: Final = (
     "SELECT f.inode_id, b.block_id, b.generation, b.length, b.digest, r.node_id, r.state"
     " FROM file_blocks f JOIN blocks b ON b.block_id = f.block_id"
     " LEFT JOIN replicas r ON r.block_id = b.block_id AND r.state <> 2"
+    " AND r.generation = b.generation"
 )
 
 

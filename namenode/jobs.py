@@ -33,7 +33,6 @@ log = logging.getLogger(__name__)
 JOB_LEASE_MS: Final = 30_000
 REAP_ROWS: Final = 500
 SCAN_BLOCKS: Final = 2_000
-RECOVERY_RETRY_MS: Final = 15_000
 SYSTEM: Final = Caller("namenode", superuser=True)
 
 
@@ -169,7 +168,7 @@ class Jobs:
 
         def work(tx: Transaction) -> list[Recovery]:
             found = leases.silent_writers(tx, hard_ms, 100)
-            found += leases.stalled_recoveries(tx, now_ms - RECOVERY_RETRY_MS, 100)
+            found += leases.stalled_recoveries(tx, now_ms - leases.RECOVERY_RETRY_MS, 100)
             recoveries = []
             for node in found:
                 recoveries += leases.begin_recovery(tx, node, now_ms=now_ms)

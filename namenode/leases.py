@@ -20,6 +20,7 @@ from .store.sql import FLAG_OPEN, INode
 
 # The holder of files whose writer has lost them, until their last blocks are recovered.
 RECOVERY_HOLDER: Final = "namenode-recovery"
+RECOVERY_RETRY_MS: Final = 5_000  # a recovery that has not ended after this is begun again
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +139,13 @@ def recover_lease(
     require(caller, node, WRITE, found.path)
     if not node.is_open:
         return Recovered(closed=True), []
+    holder = holder_of(tx, node.inode_id)
+    if holder is not None and holder[0] == RECOVERY_HOLDER:
+        begun = tx.one(
+            "SELECT MAX(recovery_ms) FROM open_blocks WHERE inode_id = ?", (node.inode_id,)
+        )
+        if begun is not None and begun[0] is not None and now_ms - begun[0] < RECOVERY_RETRY_MS:
+            return Recovered(closed=False), []  # under way: to begin again would overtake it
     recoveries = begin_recovery(tx, node, now_ms=now_ms)
     return Recovered(closed=not recoveries), recoveries
 

@@ -296,7 +296,8 @@ def _judge(
         return "wait" if _is_allocated(tx, replica.block_id) else "unwanted"
     generation, length, digest = known
     if digest is None:
-        return "unwanted" if replica.generation < generation else "wait"
+        # One of an older generation may be all that is left of the synced bytes.
+        return "wait"
     if not replica.finalized or replica.generation != generation or replica.length != length:
         return "unwanted" if replica.generation <= generation else "wait"
     if len(replica.digest) == DIGEST_BYTES and replica.digest != digest:

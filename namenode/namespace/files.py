@@ -36,7 +36,7 @@ from ...common.model import (
 )
 from ...common.paths import shown
 from .. import blockmap, leases, quotas
-from ..blockmap import BEING_WRITTEN, TO_DELETE, NodeDirectory, OpenBlock, Placer
+from ..blockmap import BEING_WRITTEN, NodeDirectory, OpenBlock, Placer
 from ..leases import WriteRules
 from ..permissions import WRITE, Caller, require, require_removal
 from ..store import sql
@@ -272,8 +272,8 @@ def update_pipeline(
         )
     generation = GenerationStamp(tx.new_ids("generation"))
     tx.execute("UPDATE blocks SET generation = ? WHERE block_id = ?", (generation, opened.block_id))
-    # A node that was dropped may hold a part of it in the old generation.
-    tx.execute("UPDATE replicas SET state = ? WHERE block_id = ?", (TO_DELETE, opened.block_id))
+    # Nodes that are dropped keep what they have until the block is committed: the new pipeline may fail
+    # before it has the bytes that were synced.
     tx.many(
         "INSERT INTO replicas (block_id, node_id, state, generation) VALUES (?, ?, ?, ?)"
         " ON CONFLICT (block_id, node_id)"

@@ -13,7 +13,7 @@ import pytest
 from twinfs.client.filesystem import FileSystem
 from twinfs.common.config import ClientConfig
 
-from ..support.cluster import Cluster, Server, running
+from ..support.cluster import Cluster, Server, eventually, running
 from .workload import Worker, check
 
 WORKERS = 4
@@ -73,13 +73,14 @@ async def settled(fs: FileSystem, workers: list[Worker]) -> None:
     """Close what lost its writer, so that every file can be read to its end."""
     for worker in workers:
         async for status in fs.list(worker.home):
-            for _ in range(400):
-                if not (await fs.stat(status.path)).under_construction:
-                    break
-                await fs.recover_lease(status.path)
-                await asyncio.wait([asyncio.create_task(fs.report())], timeout=0.1)
-                await asyncio.wait([asyncio.create_task(asyncio.Event().wait())], timeout=0.1)
-            assert not (await fs.stat(status.path)).under_construction, status.path
+
+            async def closed(path: str = status.path) -> bool:
+                if not (await fs.stat(path)).under_construction:
+                    return True
+                await fs.recover_lease(path)
+                return False
+
+            await eventually(closed, f"{status.path} closed")
 
 
 @pytest.mark.parametrize("seed", [1, 2])

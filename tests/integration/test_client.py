@@ -190,7 +190,7 @@ async def test_trees_go_there_and_back(cluster: Cluster, tmp_path: Path) -> None
                 assert copy.read_bytes() == path.read_bytes()
                 assert copy.stat().st_mode == path.stat().st_mode
                 assert int(copy.stat().st_mtime) == int(path.stat().st_mtime)
-        assert not [p for p in back.rglob("*.part")]
+        assert not list(back.rglob("*.part"))
         resumed = await fs.get_tree("/tree", back, resume=True)
         assert (resumed.files, resumed.skipped) == (0, 301)
 

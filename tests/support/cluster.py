@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -9,7 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,19 @@ def wait_until(condition: Callable[[], bool], what: str, limit_s: float = 30.0) 
     while not condition():
         assert clock.monotonic_s() < deadline_s, f"{what} did not come true within {limit_s} s"
         pause.wait(POLL_S)
+
+
+async def eventually(
+    condition: Callable[[], Awaitable[bool]], what: str, limit_s: float = 30.0
+) -> None:
+    """`wait_until` for a condition that has to be awaited."""
+    clock, loop = SystemClock(), asyncio.get_running_loop()
+    deadline_s = clock.monotonic_s() + limit_s
+    while not await condition():
+        assert clock.monotonic_s() < deadline_s, f"{what} did not come true within {limit_s} s"
+        pause = loop.create_future()
+        loop.call_later(POLL_S, pause.set_result, None)
+        await pause
 
 
 class Server:
