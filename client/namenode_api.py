@@ -117,13 +117,20 @@ class RpcNameNode:
 
     async def call(self, operation: str, request: Struct) -> Any:
         """See `NameNode`. What the NameNode asks to try later is tried again for `retry_s`."""
+        call_id = self._next_id = self._next_id + 1
         try:
-            return await self.start(operation, request)
+            return await self._start(operation, request, call_id, again=False)
         except (SafeMode, ShuttingDown, NotEnoughDataNodes) as error:
-            return await self._again(operation, request, error)
+            return await self._again(operation, request, call_id, error)
 
     def start(self, operation: str, request: Struct) -> asyncio.Future[Any]:
         """Send a call without waiting for it; not tried again when refused."""
+        call_id = self._next_id = self._next_id + 1
+        return self._start(operation, request, call_id, again=False)
+
+    def _start(
+        self, operation: str, request: Struct, call_id: int, *, again: bool
+    ) -> asyncio.Future[Any]:
         if self._closed:
             raise Unavailable("the connection to the NameNode is closed")
         if self._keeper is None:
@@ -134,15 +141,17 @@ class RpcNameNode:
         if len(encoded) > MAX_FRAME_BYTES - 64:
             raise RequestTooLarge(f"a request of {len(encoded)} bytes is too large; split it")
         future = self._loop.create_future()
-        self._next_id = call_id = self._next_id + 1
-        self._pending[call_id] = _Pending(encoded, future, self._decoders[operation])
+        pending = _Pending(encoded, future, self._decoders[operation])
+        # Under its former id: an earlier sending may have been carried out although this one was refused.
+        pending.sent = again
+        self._pending[call_id] = pending
         self._queue.append(call_id)
         if not self._flushing:
             self._flushing = True
             self._loop.call_soon(self._flush)
         return future
 
-    async def _again(self, operation: str, request: Struct, error: DfsError) -> Any:
+    async def _again(self, operation: str, request: Struct, call_id: int, error: DfsError) -> Any:
         deadline_s = self._clock.monotonic_s() + (
             self._retry_s if not isinstance(error, NotEnoughDataNodes) else self._retry_s / 6
         )
@@ -154,7 +163,7 @@ class RpcNameNode:
             await asyncio.sleep(delay_s)
             attempt += 1
             try:
-                return await self.start(operation, request)
+                return await self._start(operation, request, call_id, again=True)
             except (SafeMode, ShuttingDown, NotEnoughDataNodes) as again:
                 error = again
 

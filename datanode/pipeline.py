@@ -47,6 +47,11 @@ class Peers:
     stall_timeout_s: float
     own_sockets: frozenset[str] = field(default_factory=frozenset)
 
+    def require_joined(self) -> None:
+        """What is written here is reported under this node's id, so there has to be one."""
+        if self.node_id == NOBODY:
+            raise Unavailable("this DataNode has not joined a cluster yet; try again")
+
     def open(self, address: NodeAddress) -> FrameSocket:
         return connect(
             address.data,
@@ -139,6 +144,7 @@ class BlockReceiver:
 
     def _begin(self) -> WritingReplica:
         request, store = self._request, self._store
+        self._peers.require_joined()
         if request.resume_at is not None:
             try:
                 return store.resume(request.block, self, request.resume_at)
@@ -316,6 +322,7 @@ def receive_many(
     payload: memoryview,
 ) -> None:
     """Whole small blocks: verify, forward, store, and answer when all nodes are done."""
+    peers.require_joined()
     offset = 0
     bad: DfsError | None = None
     for item in request.items:

@@ -60,10 +60,10 @@ class Reporter:
         address: NodeAddress,
         cluster_id: str,
         active: Callable[[], int],
-        joined: Callable[[str], Awaitable[None]],
+        joined: Callable[[str, NodeId], Awaitable[None]],
         threads: ThreadPoolExecutor,
     ) -> None:
-        """*joined* is called with the cluster's id after registration."""
+        """*joined* is called with the cluster's id and this node's after registration."""
         self._namenode = RpcNameNode([url], user="datanode", software=f"datanode/{__version__}")
         self._url = url
         self._config = config
@@ -122,9 +122,8 @@ class Reporter:
         self._peers.node_id = answer.node_id
         self._interval_s = answer.heartbeat_interval_s
         self._report_interval_s = answer.block_report_interval_s
-        if not self._cluster_id:
-            await self._joined(answer.cluster_id)
-            self._cluster_id = answer.cluster_id
+        await self._joined(answer.cluster_id, answer.node_id)
+        self._cluster_id = answer.cluster_id
         log.info("registered as DataNode %d with %s", answer.node_id, self._url)
         self._registered.set()
         self._report_wanted.set()

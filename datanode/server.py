@@ -54,12 +54,12 @@ class DataNodeServer:
     async def start(self) -> dict[str, object]:
         config = self._config
         loop = asyncio.get_running_loop()
-        volumes, cluster_id = await asyncio.to_thread(self._open_volumes)
+        volumes, cluster_id, node_id = await asyncio.to_thread(self._open_volumes)
         store = self._store = BlockStore(
             volumes, small_block_bytes=config.small_block_bytes, rng=self._rng
         )
         peers = Peers(
-            node_id=NodeId(0), connect_timeout_s=5.0, stall_timeout_s=config.stall_timeout_s
+            node_id=node_id, connect_timeout_s=5.0, stall_timeout_s=config.stall_timeout_s
         )
 
         def on_bad(block: BlockRef) -> None:
@@ -101,8 +101,8 @@ class DataNodeServer:
             rack=config.rack,
         )
 
-        async def joined(joined_id: str) -> None:
-            await asyncio.to_thread(self._identify, joined_id)
+        async def joined(joined_id: str, node_id: NodeId) -> None:
+            await asyncio.to_thread(self._identify, joined_id, node_id)
 
         for url in config.namenode:
             reporter = Reporter(
@@ -123,8 +123,8 @@ class DataNodeServer:
         self._tasks.append(asyncio.create_task(self._watch_volumes(), name="volume watch"))
         return {"http": address.http, "data": address.data, "socket": socket_path}
 
-    def _open_volumes(self) -> tuple[list[Volume], str]:
-        """The volumes that work, and the cluster they belong to."""
+    def _open_volumes(self) -> tuple[list[Volume], str, NodeId]:
+        """The volumes that work, the cluster they belong to, and this node's id there (0: none yet)."""
         volumes: list[Volume] = []
         failures: list[DfsError] = []
         try:
@@ -146,14 +146,17 @@ class DataNodeServer:
             raise
         self._uuid = uuids.pop() if uuids else new_uuid()
         cluster_id = clusters.pop() if clusters else ""
+        # Known from the start, so that a node that serves before it has registered again can say who it is.
+        node_id = NodeId(max(_node_id_of(volume) for volume in volumes))
         for volume in volumes:
-            volume.identify(node_uuid=self._uuid, cluster_id=cluster_id)
-        return volumes, cluster_id
+            volume.identify(node_uuid=self._uuid, cluster_id=cluster_id, node_id=node_id)
+        return volumes, cluster_id, node_id
 
-    def _identify(self, cluster_id: str) -> None:
+    def _identify(self, cluster_id: str, node_id: NodeId) -> None:
         assert self._store is not None
         for volume in self._store.volumes:
-            volume.identify(node_uuid=self._uuid, cluster_id=cluster_id)
+            if not volume.failure:
+                volume.identify(node_uuid=self._uuid, cluster_id=cluster_id, node_id=node_id)
 
     def _look_at(self, block: BlockRef) -> None:
         """A replica could not be served: look whether it is here, and tell the NameNodes."""
@@ -197,3 +200,8 @@ class DataNodeServer:
         if self._store is not None:
             with contextlib.suppress(DfsError):
                 await asyncio.to_thread(self._store.close)
+
+
+def _node_id_of(volume: Volume) -> int:
+    found = volume.version.get("node_id", 0)
+    return found if isinstance(found, int) else 0

@@ -95,6 +95,7 @@ class Volume:
                 "volume_id": new_uuid(),
                 "node_uuid": "",
                 "cluster_id": "",
+                "node_id": 0,
             }
         except (OSError, ValueError) as error:
             raise StoreDamaged(f"the file {file} can't be read: {error}") from None
@@ -105,9 +106,10 @@ class Volume:
             )
         return version
 
-    def identify(self, *, node_uuid: str, cluster_id: str) -> None:
+    def identify(self, *, node_uuid: str, cluster_id: str, node_id: int) -> None:
         """Write down whom the volume belongs to."""
-        wanted = {**self.version, "node_uuid": node_uuid, "cluster_id": cluster_id}
+        belongs = {"node_uuid": node_uuid, "cluster_id": cluster_id, "node_id": node_id}
+        wanted = {**self.version, **belongs}
         if wanted == self.version and (self.path / "VERSION").exists():
             return
         temporary = self.path / "VERSION.new"

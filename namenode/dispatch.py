@@ -225,13 +225,17 @@ class Dispatcher:
         self, caller: Caller, name: str, request: Any, request_id: RequestId, *, resent: bool
     ) -> asyncio.Future[bytes]:
         """Start a mutation. Its answer is encoded; *request* is a struct, or msgpack of it."""
-        self._gate.require_open(name)
+        refusal = self._gate.refusal(name)
+        if refusal is not None and not resent:
+            raise refusal
         function = self._writes[name]
         kind = OPERATIONS[name].request
         effects = Effects()
         now_ms = self._clock.wall_ms
 
         def operation(tx: Transaction) -> bytes:
+            if refusal is not None:
+                raise refusal  # only here: a resent request may have its answer recorded
             effects.blocks, effects.recoveries = [], []
             decoded = codec.unpack(request, kind) if isinstance(request, msgspec.Raw) else request
             answer = function(tx, caller, decoded, now_ms(), effects)

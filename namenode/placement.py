@@ -69,9 +69,9 @@ def _preferred(
         return free
     used = [candidate.rack for candidate in placed]
     if len(set(used)) == 1 and len(used) < 3:
-        return [candidate for candidate in free if candidate.rack != used[0]]
+        return [candidate for candidate in free if candidate.rack != used[0]] or free
     if len(used) == 2:
-        return [candidate for candidate in free if candidate.rack == used[1]]
+        return [candidate for candidate in free if candidate.rack == used[1]] or free
     return free
 
 

@@ -25,7 +25,8 @@ class SafeModeGate:
             return ""
         return f"{live} of {self._needed} DataNodes have registered since the NameNode started"
 
-    def require_open(self, operation: str) -> None:
-        """SafeMode, unless *operation* may go on."""
+    def refusal(self, operation: str) -> SafeMode | None:
+        """Why *operation* may not go on; None if it may."""
         if not self._left and (reason := self.reason()) and operation != "renew_lease":
-            raise SafeMode(f"the NameNode is in safe mode: {reason}")
+            return SafeMode(f"the NameNode is in safe mode: {reason}")
+        return None

@@ -24,6 +24,7 @@ T = TypeVar("T")
 WORDS: Final = {"blob": "BLOB", "text": "TEXT", "clustered": "WITHOUT ROWID"}
 ID_RANGE: Final = 4_096  # ids taken from a counter at a time
 CACHED_DIRECTORIES: Final = 20_000
+RESENT_KEPT: Final = 100_000
 
 
 class Epoch:
@@ -106,6 +107,8 @@ class WriteTransaction:
         self._sealer = Sealer.load(self)
         self._sealed = (self._sealer.offset, self._sealer.last_hash)
         self.answers: dict[RequestId, bytes] = {}
+        # Requests that came as resent. Their first sending may still arrive, over the connection that was given up.
+        self.resent: dict[RequestId, None] = {}
 
     def one(self, statement: str, params: Params = ()) -> Row | None:
         return self._execute(statement, params).fetchone()  # type: ignore[no-any-return]
@@ -273,7 +276,10 @@ class SqliteStore:
         write = self._write
 
         def recorded(tx: Transaction) -> bytes:
-            if resent:
+            if resent or request in write.resent:
+                write.resent[request] = None
+                if len(write.resent) > RESENT_KEPT:
+                    del write.resent[next(iter(write.resent))]
                 known = write.answers.get(request)
                 if known is not None:
                     return known

@@ -1,8 +1,12 @@
-"""Processes are killed under a mixed workload: everything acknowledged must be there, byte for byte."""
+"""Processes are killed under a mixed workload: everything acknowledged must be there, byte for byte.
+
+`CRASH_SEEDS=50 scripts/test tests/faults` runs fifty different courses of each test.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import signal
 from collections.abc import Callable
@@ -17,6 +21,7 @@ from ..support.cluster import Cluster, Server, eventually, running
 from .workload import Worker, check
 
 WORKERS = 4
+SEEDS = range(int(os.environ.get("CRASH_SEEDS", "1")))
 NAMENODE_OPTIONS = ("--lease-timeout-s", "5", "--delete-grace-s", "1", "--log-level", "WARNING")
 
 
@@ -83,22 +88,23 @@ async def settled(fs: FileSystem, workers: list[Worker]) -> None:
             await eventually(closed, f"{status.path} closed")
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", SEEDS)
 async def test_namenode_killed_again_and_again(tmp_path: Path, seed: int) -> None:
     with running(tmp_path, namenode_options=NAMENODE_OPTIONS) as cluster:
         await disturbed(cluster, seed, 5, lambda rng: cluster.namenode)
 
 
-@pytest.mark.parametrize("seed", [3, 4])
+@pytest.mark.parametrize("seed", SEEDS)
 async def test_datanodes_killed_again_and_again(tmp_path: Path, seed: int) -> None:
     with running(tmp_path, datanodes=4, namenode_options=NAMENODE_OPTIONS) as cluster:
-        await disturbed(cluster, seed, 5, lambda rng: rng.choice(cluster.datanodes))
+        await disturbed(cluster, 2000 + seed, 5, lambda rng: rng.choice(cluster.datanodes))
 
 
-async def test_anything_killed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_anything_killed(tmp_path: Path, seed: int) -> None:
     with running(tmp_path, datanodes=4, namenode_options=NAMENODE_OPTIONS) as cluster:
         await disturbed(
-            cluster, 5, 8, lambda rng: rng.choice([cluster.namenode, *cluster.datanodes])
+            cluster, 1000 + seed, 8, lambda rng: rng.choice([cluster.namenode, *cluster.datanodes])
         )
 
 
