@@ -1,8 +1,8 @@
-"""SQLite as both roles use it: WAL, synchronous=FULL, and one writer thread that group-commits.
+"""SQLite as both roles use it: a write-ahead log, and one writer that group-commits.
 
 All operations that wait are run in one transaction with one fsync, then all are answered. An operation checks
 before it writes; if one raises after its first write (rare), the group is rolled back and run again, each
-operation in a savepoint, so that it takes nobody with it.
+operation in a transaction of its own, so that it takes nobody with it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import logging
+import os
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -21,7 +22,8 @@ from .errors import Busy, DfsError, DiskFull, InternalError, ShuttingDown, Store
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-PAGE_BYTES = 4096
+# Operations after which a group goes to an idle disk although more are waiting: while it is made durable, they run.
+FULL_ENOUGH = int(os.environ.get("FE", "32"))
 
 
 def connect(path: Path, *, cache_kib: int, read_only: bool = False) -> sqlite3.Connection:
@@ -39,7 +41,8 @@ def connect(path: Path, *, cache_kib: int, read_only: bool = False) -> sqlite3.C
             connection.execute("PRAGMA query_only = ON")
         else:
             connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
+            # A commit appends to the log; GroupWriter makes the log durable, and answers after that.
+            connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute("PRAGMA wal_autocheckpoint = 0")  # Checkpointer does it beside
             connection.execute("PRAGMA foreign_keys = OFF")
     except sqlite3.DatabaseError as error:
@@ -89,7 +92,12 @@ class Job(Generic[T]):
 
 
 class GroupWriter:
-    """The one thread that writes to a database."""
+    """The one thread that writes to a database, and the one that makes its groups durable.
+
+    Committing only appends to the write-ahead log (synchronous = NORMAL); `_sync_loop` then calls fdatasync on the log
+    and answers. Meanwhile the next group runs, and grows until the disk is free again. So nobody gets an answer
+    that is not durable, and the disk and this thread work at the same time.
+    """
 
     def __init__(
         self,
@@ -110,23 +118,49 @@ class GroupWriter:
         self._max_queue = max_queue
         self._queue: collections.deque[Job[Any]] = collections.deque()
         self._wake = threading.Condition()
+        self._sleeping = False
         self._closing = False
+        self._broken: DfsError | None = None
+        self._syncing = False  # a group is being made durable
+        self._handover: tuple[int, list[Job[Any]], bool] | None = None  # number, jobs, wrote
+        self._handed = threading.Condition()
+        self._finished = False
+        self._waiting: list[tuple[int, Callable[[], None]]] = []
+        self._log = -1
         self.groups = 0
         self.operations = 0
+        self.committing = 0  # the group whose effects readers may see
+        self.durable = 0  # the group up to which everything is on the disk
         self._checkpointer = Checkpointer(path)
         self._thread = threading.Thread(target=self._run, name=f"writer {path.name}", daemon=True)
+        self._syncer = threading.Thread(
+            target=self._sync_loop, name=f"syncer {path.name}", daemon=True
+        )
         self._thread.start()
+        self._syncer.start()
 
     def submit(self, job: Job[Any]) -> None:
-        """Queue *job*. Raises Busy or ShuttingDown instead of queueing without bound."""
+        """Queue *job*. Raises Busy or ShuttingDown instead of queueing without bound, StoreError once the disk has failed."""
         if len(self._queue) >= self._max_queue:
             raise Busy("too many operations are waiting for the database; try again")
         if self._closing:
             raise ShuttingDown("the database is being closed")
+        if self._broken is not None:
+            raise self._broken
         self._queue.append(job)
-        # Waking costs a lock; the thread looks at the queue before it sleeps.
-        with self._wake:
-            self._wake.notify()
+        # Waking costs a lock. The thread says that it sleeps before it looks at the queue for the last time.
+        if self._sleeping:
+            with self._wake:
+                self._wake.notify()
+
+    def after_sync(self, group: int, callback: Callable[[], None]) -> None:
+        """Call *callback* once *group* is durable, in this thread or the syncing one."""
+        if self.durable < group:
+            with self._wake:
+                if self.durable < group:
+                    self._waiting.append((group, callback))
+                    return
+        callback()
 
     def close(self) -> None:
         """Finish what is queued, then stop."""
@@ -134,59 +168,87 @@ class GroupWriter:
             self._closing = True
             self._wake.notify()
         self._thread.join()
+        with self._handed:
+            self._finished = True
+            self._handed.notify()
+        self._syncer.join()
         self._checkpointer.close()
+        if self._log >= 0:
+            os.close(self._log)
+
+    @property
+    def broken(self) -> DfsError | None:
+        """Why nothing can be made durable any more."""
+        return self._broken
+
+    # --- the writing thread ---
 
     def _run(self) -> None:
         queue = self._queue
         while True:
-            with self._wake:
-                while not queue and not self._closing:
-                    self._wake.wait()
             if not queue:
-                return
+                with self._wake:
+                    self._sleeping = True
+                    while not queue and not self._closing:
+                        self._wake.wait()
+                    self._sleeping = False
+                if not queue:
+                    return
             group: list[Job[Any]] = []
-            while queue and len(group) < self._max_group:
-                group.append(queue.popleft())
+            before = self._connection.total_changes
             try:
-                self._run_group(group)
+                self._run_group(group, queue)
             except BaseException as error:
                 log.exception("a group of operations failed")
                 for job in group:
                     job.result, job.error = None, _as_error(error, self._path)
             self.groups += 1
             self.operations += len(group)
-            self._deliver(group)
-            self._checkpointer.written()
+            self._hand_over(group, self._connection.total_changes != before)
 
-    def _run_group(self, group: list[Job[Any]]) -> None:
+    def _run_group(
+        self, group: list[Job[Any]], queue: collections.deque[Job[Any]] | None = None
+    ) -> None:
+        """Run *group* and commit it. What comes in on *queue* joins it until it can be made durable."""
         connection, hooks = self._connection, self._hooks
         connection.execute("BEGIN IMMEDIATE")
         try:
             context = hooks.context(connection)
             for job in group:
-                before = hooks.writes()
-                try:
-                    job.result = job.operation(context)
-                except Exception as error:
-                    if isinstance(error, sqlite3.OperationalError):
-                        raise
-                    if hooks.writes() != before and len(group) > 1:
-                        raise _RunApart from error
-                    if hooks.writes() != before:
-                        self._rollback()
-                        job.error = _as_error(error, self._path)
-                        return
-                    job.error = _as_error(error, self._path)
+                self._run_job(job, context)
+            while queue is not None and len(group) < self._max_group:
+                if queue and (self._syncing or len(group) < FULL_ENOUGH):
+                    job = queue.popleft()
+                    group.append(job)
+                    self._run_job(job, context)
+                elif not (self._syncing and self._wait_for_more(queue)):
+                    break
             hooks.before_commit()
+            self.committing = self.groups + 1
             connection.execute("COMMIT")
-        except _RunApart:
+        except _RunApart as apart:
             self._rollback()
-            self._run_apart(group)
+            if len(group) > 1:
+                self._run_apart(group)
+            else:
+                assert apart.__cause__ is not None
+                group[0].error = _as_error(apart.__cause__, self._path)
         except BaseException:
             self._rollback()
             raise
         else:
             hooks.committed()
+
+    def _run_job(self, job: Job[Any], context: Any) -> None:
+        before = self._hooks.writes()
+        try:
+            job.result = job.operation(context)
+        except Exception as error:
+            if isinstance(error, sqlite3.OperationalError):
+                raise
+            if self._hooks.writes() != before:
+                raise _RunApart from error
+            job.error = _as_error(error, self._path)
 
     def _run_apart(self, group: list[Job[Any]]) -> None:
         """The group again, one operation after the other, each undone alone if it fails."""
@@ -202,6 +264,82 @@ class GroupWriter:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
         self._hooks.rolled_back()
+
+    def _wait_for_more(self, queue: collections.deque[Job[Any]]) -> bool:
+        """Until there is a job (True), or the group before this one is durable."""
+        with self._wake:
+            self._sleeping = True
+            while not queue and self._syncing:
+                self._wake.wait()
+            self._sleeping = False
+        return bool(queue)
+
+    def _wait_for_disk(self) -> None:
+        """Until the group before this one is durable."""
+        if self._syncing:
+            with self._wake:
+                while self._syncing:
+                    self._wake.wait()
+
+    def _hand_over(self, group: list[Job[Any]], wrote: bool) -> None:
+        self._wait_for_disk()
+        entry = (self.groups, group, wrote)
+        self._syncing = True
+        if len(group) == 1 and not self._queue:
+            self._make_durable(entry)  # alone: not worth another thread's waking
+            return
+        with self._handed:
+            self._handover = entry
+            self._handed.notify()
+
+    # --- the syncing thread ---
+
+    def _sync_loop(self) -> None:
+        while True:
+            with self._handed:
+                while self._handover is None:
+                    if self._finished:
+                        return
+                    self._handed.wait()
+                entry, self._handover = self._handover, None
+            self._make_durable(entry)
+
+    def _make_durable(self, entry: tuple[int, list[Job[Any]], bool]) -> None:
+        number, group, wrote = entry
+        if wrote:
+            try:
+                self._sync_log()
+            except OSError as error:
+                # What the disk holds is unknown now, and another fsync would not tell: nothing more is promised.
+                log.critical("the log of %s can't be made durable: %s", self._path, error)
+                self._broken = StoreError(
+                    f"the database {self._path} can't be made durable ({error.strerror}); "
+                    "the process has to be restarted"
+                )
+        if self._broken is not None:
+            for job in group:
+                job.result, job.error = None, self._broken
+        with self._wake:
+            self.durable = number
+            self._syncing = False
+            waiting, self._waiting = self._waiting, []
+            ready = [callback for wanted, callback in waiting if wanted <= number]
+            self._waiting = [entry for entry in waiting if entry[0] > number]
+            self._wake.notify()
+        for callback in ready:
+            callback()
+        self._deliver(group)
+        self._checkpointer.written()
+
+    def _sync_log(self) -> None:
+        if self._log < 0:
+            self._log = os.open(f"{self._path}-wal", os.O_RDWR | os.O_CLOEXEC)
+            folder = os.open(self._path.parent, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+        os.fdatasync(self._log)
 
 
 class _RunApart(Exception):
@@ -309,6 +447,10 @@ class Database:
         future: Future[T] = Future()
         self._writer.submit(Job(operation, future))
         return future
+
+    @property
+    def broken(self) -> DfsError | None:
+        return self._writer.broken
 
     def run(self, operation: Callable[[sqlite3.Connection], T]) -> T:
         return self.submit(operation).result()

@@ -10,7 +10,7 @@ import click
 
 from ..common import logs, service
 from ..common.config import NameNodeConfig, load
-from ..common.errors import DfsError
+from ..common.errors import DfsError, exit_code
 from ..common.options import config_options
 
 
@@ -23,7 +23,8 @@ def command(config_file: str | None, **flags: Any) -> None:
         config = load(NameNodeConfig, flags, file=config_file)
         logs.set_up(config.log_level, config.log_format)
     except DfsError as error:
-        raise SystemExit(f"dfs namenode: {error.message}") from None
+        print(f"dfs namenode: {error.message}", file=sys.stderr)
+        sys.exit(exit_code(error))
     from .server import NameNodeServer
 
     async def make() -> service.Service:

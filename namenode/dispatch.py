@@ -43,7 +43,7 @@ from .namespace.walk import walk
 from .permissions import Caller
 from .safemode import SafeModeGate
 from .store import superuser_of
-from .store.base import MetadataStore, RequestId, Transaction
+from .store.base import MetadataStore, ReplySink, RequestId, Transaction
 
 log = logging.getLogger(__name__)
 Read = Callable[[Transaction, Caller, Any], Struct]
@@ -53,6 +53,8 @@ Special = Callable[[Caller, Any], Any]
 TRUE_REPLY = b"\xc3"
 DONE = pack(Done())
 GROUP_MEMORY_S = 300.0
+# Mutations after whose commit (or refusal) there is more to do.
+FOLLOWED = frozenset({"set_replication", "recover_lease", "create", "append"})
 
 
 class Effects:
@@ -225,22 +227,9 @@ class Dispatcher:
         self, caller: Caller, name: str, request: Any, request_id: RequestId, *, resent: bool
     ) -> asyncio.Future[bytes]:
         """Start a mutation. Its answer is encoded; *request* is a struct, or msgpack of it."""
-        refusal = self._gate.refusal(name)
-        if refusal is not None and not resent:
-            raise refusal
-        function = self._writes[name]
-        kind = OPERATIONS[name].request
         effects = Effects()
-        now_ms = self._clock.wall_ms
-
-        def operation(tx: Transaction) -> bytes:
-            if refusal is not None:
-                raise refusal  # only here: a resent request may have its answer recorded
-            effects.blocks, effects.recoveries = [], []
-            decoded = codec.unpack(request, kind) if isinstance(request, msgspec.Raw) else request
-            answer = function(tx, caller, decoded, now_ms(), effects)
-            return DONE if answer is None else pack(answer)
-
+        operation = self._mutation(caller, name, request, effects, resent)
+        kind = OPERATIONS[name].request
         future = self.store.submit_answer(operation, request_id, resent=resent)
 
         def after(done: asyncio.Future[bytes]) -> None:
@@ -255,9 +244,42 @@ class Dispatcher:
             elif isinstance(error, LeaseConflict) and name in ("create", "append"):
                 self._take_over(caller, request, kind)
 
-        if name in ("set_replication", "recover_lease", "create", "append"):
+        if name in FOLLOWED:
             future.add_done_callback(after)
         return future
+
+    def write_to(
+        self,
+        sink: ReplySink,
+        caller: Caller,
+        name: str,
+        request: msgspec.Raw,
+        request_id: RequestId,
+        *,
+        resent: bool,
+    ) -> None:
+        """As `write`; the outcome goes to *sink*, together with others'."""
+        operation = self._mutation(caller, name, request, Effects(), resent)
+        self.store.submit_reply(operation, request_id, sink, resent=resent)
+
+    def _mutation(
+        self, caller: Caller, name: str, request: Any, effects: Effects, resent: bool
+    ) -> Callable[[Transaction], bytes]:
+        refusal = self._gate.refusal(name)
+        if refusal is not None and not resent:
+            raise refusal
+        function = self._writes[name]
+        kind = OPERATIONS[name].request
+        now_ms = self._clock.wall_ms
+
+        def operation(tx: Transaction) -> bytes:
+            if refusal is not None:
+                raise refusal  # only here: a resent request may have its answer recorded
+            decoded = codec.unpack(request, kind) if isinstance(request, msgspec.Raw) else request
+            answer = function(tx, caller, decoded, now_ms(), effects)
+            return DONE if answer is None else pack(answer)
+
+        return operation
 
     def _take_over(self, caller: Caller, request: Any, kind: type[Struct]) -> None:
         """A file whose writer is silent stands in somebody's way: begin to close it."""

@@ -148,6 +148,8 @@ def verify_chain(tx: Transaction, after: int = 0, limit: int = 10_000) -> int:
         f"SELECT {COLUMNS} FROM events WHERE event_offset > ? ORDER BY event_offset LIMIT ?",
         (after, limit),
     )
+    if row is None and tx.one("SELECT 1 FROM events WHERE event_offset < ? LIMIT 1", (after,)):
+        raise StoreDamaged(f"event {after} is missing from the change stream")
     if rows and row is None and rows[0][0] != 1:
         # Older events were trimmed: the first one kept is the checkpoint.
         after, previous = rows[0][0], bytes(rows[0][8])

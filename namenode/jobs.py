@@ -238,12 +238,12 @@ def _prune_requests(
 ) -> tuple[tuple[bytes, int], bool]:
     """Forget old answers among the next rows after *cursor*; (where to go on, whether there is more)."""
     rows = tx.all(
-        "SELECT client_id, call_id, done_ms FROM requests WHERE client_id > ?"
-        " OR (client_id = ? AND call_id > ?) ORDER BY client_id, call_id LIMIT 5000",
+        "SELECT client_id, first_call, done_ms FROM requests WHERE client_id > ?"
+        " OR (client_id = ? AND first_call > ?) ORDER BY client_id, first_call LIMIT 5000",
         (cursor[0], cursor[0], cursor[1]),
     )
     old = [(row[0], row[1]) for row in rows if row[2] < before_ms]
-    tx.many("DELETE FROM requests WHERE client_id = ? AND call_id = ?", old)
+    tx.many("DELETE FROM requests WHERE client_id = ? AND first_call = ?", old)
     if len(rows) < 5000:
         return (b"", 0), False
     return (bytes(rows[-1][0]), rows[-1][1]), True

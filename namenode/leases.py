@@ -52,9 +52,12 @@ def touch_holder(tx: Transaction, holder: str, now_ms: int) -> None:
 
 
 def ensure_holder(tx: Transaction, holder: str, now_ms: int) -> None:
-    """Make a new holder known; an old one keeps its last renewal, so this is one look for most calls."""
+    """Make a new holder known; an old one keeps its last renewal, so this is one look at most for most calls."""
+    if holder in tx.holders:
+        return
     if tx.one("SELECT 1 FROM lease_holders WHERE holder = ?", (holder,)) is None:
         touch_holder(tx, holder, now_ms)
+    tx.holders.add(holder)
 
 
 def renew_lease(tx: Transaction, caller: Caller, request: RenewLease, *, now_ms: int) -> None:
@@ -254,9 +257,13 @@ def expire_holders(tx: Transaction, before_ms: int, limit: int) -> int:
     rows = tx.all(
         "SELECT holder FROM lease_holders WHERE renewed_ms < ? LIMIT ?", (before_ms, limit)
     )
+    if not rows:
+        return 0
+    writing = {row[0] for row in tx.all("SELECT DISTINCT holder FROM leases")}
     gone = 0
     for (holder,) in rows:
         gone += tx.execute("DELETE FROM allocations WHERE holder = ?", (holder,))
-        if tx.one("SELECT 1 FROM leases WHERE holder = ? LIMIT 1", (holder,)) is None:
+        if holder not in writing:
+            tx.holders.discard(holder)
             gone += tx.execute("DELETE FROM lease_holders WHERE holder = ?", (holder,))
     return gone

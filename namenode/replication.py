@@ -107,9 +107,13 @@ class ReplicationMonitor:
                     exclude=[*coming, *state.holders],
                     having=there,
                 )
-                sources = sorted(there, key=lambda c: (busy.get(c.node_id, 0), c.node_id))
+                begun = 0
                 for target in targets:
+                    sources = sorted(there, key=lambda c: (busy.get(c.node_id, 0), c.node_id))
                     source = sources[0].node_id
+                    if busy.get(source, 0) >= self._per_node:
+                        break
+                    begun += 1
                     busy[target] = busy.get(target, 0) + 1
                     busy[source] = busy.get(source, 0) + 1
                     self._copying[(state.block.block_id, target)] = (
@@ -117,7 +121,7 @@ class ReplicationMonitor:
                         source,
                     )
                     actions.append(CopyTo(state.block, target, tuple(c.node_id for c in sources)))
-                if len(targets) < missing and len(free) < len(live):
+                if begun < len(targets) or (len(targets) < missing and len(free) < len(live)):
                     self.consider([state.block.block_id])  # throttled: soon again
             elif len(there) > state.wanted and not coming:
                 for node_id in choose_excess(there, len(there) - state.wanted):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from aiohttp import WSMsgType, web
@@ -29,7 +30,7 @@ from ...common.messages import (
     Welcome,
 )
 from ...common.runtime import new_uuid
-from ..dispatch import Dispatcher, described
+from ..dispatch import FOLLOWED, Dispatcher, described
 from ..permissions import Caller
 from ..store.base import RequestId
 
@@ -169,6 +170,7 @@ class _Connection:
         self._replies: list[bytes] = []
         self._reply_count = 0
         self._has_replies = asyncio.Event()
+        self._writing: dict[int, str] = {}  # call id -> operation, of what the store is doing
         self._in_flight = 0
         self._room = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -203,15 +205,19 @@ class _Connection:
                     task.add_done_callback(self._tasks.discard)
                 else:
                     dispatcher.operation(name)
-                    future = dispatcher.write(
-                        self._caller,
-                        name,
-                        call.request,
-                        RequestId(self._client_id, call.call_id),
-                        resent=call.resent,
-                    )
-                    future.add_done_callback(lambda done, c=call: self._written(c, done))  # type: ignore[misc]
+                    request_id = RequestId(self._client_id, call.call_id)
+                    if name in FOLLOWED:
+                        future = dispatcher.write(
+                            self._caller, name, call.request, request_id, resent=call.resent
+                        )
+                        future.add_done_callback(lambda done, c=call: self._written(c, done))  # type: ignore[misc]
+                    else:
+                        self._writing[call.call_id] = name
+                        dispatcher.write_to(
+                            self, self._caller, name, call.request, request_id, resent=call.resent
+                        )
             except Exception as error:
+                self._writing.pop(call.call_id, None)
                 self._fail(call, error)
         if reads:
             count = len(reads)
@@ -225,8 +231,24 @@ class _Connection:
         if error is not None:
             self._fail(call, error)
         else:
-            # An array of three, whose last element is encoded already.
-            self._reply(b"\x93" + pack(call.call_id) + b"\xc3" + done.result(), 1)
+            self.answered([(call.call_id, done.result())])
+
+    # --- the store's `ReplySink` ---
+
+    def answered(self, answers: Sequence[tuple[int, bytes]]) -> None:
+        for call_id, _ in answers:
+            self._writing.pop(call_id, None)
+        # Each an array of three, whose last element is encoded already.
+        encoded = b"".join(
+            b"\x93" + pack(call_id) + b"\xc3" + answer for call_id, answer in answers
+        )
+        self._reply(encoded, len(answers))
+
+    def refused(self, call_id: int, error: BaseException) -> None:
+        failed, reference = described(error, self._writing.pop(call_id, "call"))
+        self._reply(pack((call_id, False, failure_of(failed, reference))), 1)
+
+    # --- the others ---
 
     def _read(self, calls: list[Call], count: int, done: asyncio.Future[list[Any]]) -> None:
         if done.cancelled():

@@ -40,7 +40,7 @@ def _changed(
     tx: Transaction, caller: Caller, node: INode, path: str, now_ms: int, **what: object
 ) -> None:
     if node.is_directory:
-        tx.directories_changed()
+        tx.directory_changed((node.parent_id, node.name))
     detail = json.dumps(what, separators=(",", ":"))
     tx.emit(NewEvent(now_ms, "metadata", path, caller.user, INodeId(node.inode_id), detail=detail))
 

@@ -317,13 +317,9 @@ def complete(
     node = leases.writing(tx, request.inode_id, request.holder, request.path)
     commits = _commits(tx, node, request.commits, rules)
     committing = {commit.block_id for _, commit in commits}
-    left = [
-        block.block_id
-        for block in blockmap.open_blocks(tx, node.inode_id)
-        if block.block_id not in committing
-    ]
-    if left:
-        raise NotEnoughReplicas(f"block {left[0]} of the file is still being written")
+    for row in tx.all("SELECT block_id FROM open_blocks WHERE inode_id = ?", (node.inode_id,)):
+        if row[0] not in committing:
+            raise NotEnoughReplicas(f"block {row[0]} of the file is still being written")
     node = _apply_commits(tx, node, commits)
     mtime_ms = now_ms if request.mtime_ms is None else request.mtime_ms
     node = leases.close(tx, node, now_ms, caller.user, request.path, mtime_ms=mtime_ms)

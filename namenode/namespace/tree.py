@@ -284,8 +284,9 @@ def rename(tx: Transaction, caller: Caller, request: Rename, *, now_ms: int) -> 
     )
     quotas.charge(tx, leaving, -names, -space)
     quotas.charge(tx, entering, names, space)
-    if node.is_directory or (replaced is not None and replaced.is_directory):
-        tx.directories_changed()
+    for changed in (node, replaced):
+        if changed is not None and changed.is_directory:
+            tx.directory_changed((changed.parent_id, changed.name))
     tx.emit(
         NewEvent(now_ms, "rename", source.path, caller.user, INodeId(node.inode_id), target.path)
     )
@@ -330,7 +331,7 @@ def delete(tx: Transaction, caller: Caller, request: Delete, *, now_ms: int) -> 
     forget_writer(tx, node)
     quotas.charge(tx, found.chain, -names, -space)
     if node.is_directory:
-        tx.directories_changed()
+        tx.directory_changed((node.parent_id, node.name))
     tx.emit(NewEvent(now_ms, "unlink", found.path, caller.user, INodeId(node.inode_id)))
     return Deleted(existed=True)
 

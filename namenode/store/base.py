@@ -44,11 +44,14 @@ class DirectoryCache(Protocol):
 
     def put(self, key: tuple[int, str], row: Row) -> None: ...
 
+    def drop(self, key: tuple[int, str]) -> None: ...
+
 
 class Transaction(Protocol):
     """One transaction. Statements use `?` for parameters and the SQL both dialects share."""
 
     directories: DirectoryCache | None
+    holders: set[str]  # of leases, that are known to have a row of lease_holders
 
     def one(self, statement: str, params: Params = ()) -> Row | None:
         """The first row, or None."""
@@ -67,8 +70,8 @@ class Transaction(Protocol):
     def emit(self, event: NewEvent) -> None:
         """Append to the change stream, with this transaction or not at all."""
 
-    def directories_changed(self) -> None:
-        """To be called by what renames, unlinks or changes attributes of a directory: empties the caches."""
+    def directory_changed(self, key: tuple[int, str]) -> None:
+        """To be called by what renames, unlinks or changes attributes of the directory that was at *key*."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,15 @@ class RequestId:
 
     client_id: bytes
     call_id: int
+
+
+class ReplySink(Protocol):
+    """Where answers of mutations go that are not waited for one by one. Called on the event loop."""
+
+    def answered(self, answers: Sequence[tuple[int, bytes]]) -> None:
+        """(call id, encoded answer) of mutations that are durable now."""
+
+    def refused(self, call_id: int, error: BaseException) -> None: ...
 
 
 class MetadataStore(Protocol):
@@ -111,6 +123,11 @@ class MetadataStore(Protocol):
         self, operation: Operation[bytes], request: RequestId, *, resent: bool
     ) -> asyncio.Future[bytes]:
         """As `answer`, started at once."""
+
+    def submit_reply(
+        self, operation: Operation[bytes], request: RequestId, sink: ReplySink, *, resent: bool
+    ) -> None:
+        """As `answer`, started at once; the outcome goes to *sink*, together with others'."""
 
     def submit_reads(self, operations: Sequence[Operation[Any]]) -> asyncio.Future[list[Any]]:
         """As `read_each`, started at once."""

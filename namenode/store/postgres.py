@@ -23,8 +23,17 @@ from ...common.errors import DfsError, DiskFull, StoreConflict, StoreError, Unav
 from ...common.retry import backoff_s
 from ...common.runtime import Clock, system_random
 from ..events import INSERT_PENDING
-from . import migrate
-from .base import DirectoryCache, NewEvent, Operation, Params, RequestId, Row, Transaction
+from . import answers, migrate
+from .base import (
+    DirectoryCache,
+    NewEvent,
+    Operation,
+    Params,
+    ReplySink,
+    RequestId,
+    Row,
+    Transaction,
+)
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -54,8 +63,8 @@ class _TransactionDirectories:
     def put(self, key: tuple[int, str], row: Row) -> None:
         self._rows[key] = row
 
-    def clear(self) -> None:
-        self._rows.clear()
+    def drop(self, key: tuple[int, str]) -> None:
+        self._rows.pop(key, None)
 
 
 class PostgresTransaction:
@@ -66,6 +75,7 @@ class PostgresTransaction:
         self._store = store
         self._cache = _TransactionDirectories()
         self.directories: DirectoryCache | None = self._cache
+        self.holders: set[str] = set()
         self.events: list[NewEvent] = []
 
     def one(self, statement: str, params: Params = ()) -> Row | None:
@@ -87,8 +97,8 @@ class PostgresTransaction:
     def emit(self, event: NewEvent) -> None:
         self.events.append(event)
 
-    def directories_changed(self) -> None:
-        self._cache.clear()
+    def directory_changed(self, key: tuple[int, str]) -> None:
+        self._cache.drop(key)
 
 
 class PostgresStore:
@@ -260,22 +270,20 @@ class PostgresStore:
     async def answer(
         self, operation: Operation[bytes], request: RequestId, *, resent: bool
     ) -> bytes:
-        key = (request.client_id, request.call_id)
+        known = False
 
         def recorded(tx: Transaction) -> bytes:
-            row = tx.one("SELECT answer FROM requests WHERE client_id = ? AND call_id = ?", key)
-            return bytes(row[0]) if row is not None else operation(tx)
+            nonlocal known
+            found = answers.find(tx, request)
+            known = found is not None
+            return found if found is not None else operation(tx)
 
         def record(tx: PostgresTransaction, answer: bytes) -> None:
+            if known:
+                return
             # Another NameNode that runs the same request meets this row, conflicts, and finds the answer on retrying.
-            inserted = tx.execute(
-                "INSERT INTO requests (client_id, call_id, done_ms, answer) VALUES (?, ?, ?, ?)"
-                " ON CONFLICT DO NOTHING",
-                (*key, self._clock.wall_ms(), answer),
-            )
-            if not inserted and not tx.one(
-                "SELECT 1 FROM requests WHERE client_id = ? AND call_id = ?", key
-            ):
+            (row,) = answers.rows({request: answer}, self._clock.wall_ms())
+            if not tx.execute(f"{answers.INSERT} ON CONFLICT DO NOTHING", row):
                 raise pg.SerializationFailure("the request is being carried out elsewhere")
 
         return await self._in_thread(lambda: self._commit(recorded, record))
@@ -287,6 +295,20 @@ class PostgresStore:
         self, operation: Operation[bytes], request: RequestId, *, resent: bool
     ) -> asyncio.Future[bytes]:
         return asyncio.ensure_future(self.answer(operation, request, resent=resent))
+
+    def submit_reply(
+        self, operation: Operation[bytes], request: RequestId, sink: ReplySink, *, resent: bool
+    ) -> None:
+        def reply(done: asyncio.Future[bytes]) -> None:
+            if done.cancelled():
+                return
+            error = done.exception()
+            if error is not None:
+                sink.refused(request.call_id, error)
+            else:
+                sink.answered([(request.call_id, done.result())])
+
+        self.submit_answer(operation, request, resent=resent).add_done_callback(reply)
 
     # --- reading ---
 

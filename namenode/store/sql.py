@@ -70,6 +70,7 @@ _CHILDREN: Final = (
 )
 _INSERT: Final = f"INSERT INTO inodes ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _make = INode._make
+_updates: dict[tuple[str, ...], str] = {}  # the statement for each combination of changed columns
 
 
 def child(tx: Transaction, parent_id: int, name: str) -> INode | None:
@@ -122,12 +123,15 @@ def insert_many(tx: Transaction, nodes: list[INode]) -> None:
 
 def update(tx: Transaction, node: INode, **changes: object) -> INode:
     """Write the *changes* (fields of INode, no keys) and return the node with them."""
-    names = [("grp" if name == "group" else name) for name in changes]
-    tx.execute(
-        f"UPDATE inodes SET {', '.join(f'{name} = ?' for name in names)}"
-        " WHERE parent_id = ? AND name = ?",
-        (*changes.values(), node.parent_id, node.name),
-    )
+    names = tuple(changes)
+    statement = _updates.get(names)
+    if statement is None:
+        columns = [("grp" if name == "group" else name) for name in names]
+        statement = _updates[names] = (
+            f"UPDATE inodes SET {', '.join(f'{column} = ?' for column in columns)}"
+            " WHERE parent_id = ? AND name = ?"
+        )
+    tx.execute(statement, (*changes.values(), node.parent_id, node.name))
     return node._replace(**changes)  # type: ignore[arg-type]
 
 

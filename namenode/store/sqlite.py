@@ -9,7 +9,8 @@ import os
 import queue
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -17,8 +18,17 @@ from ...common.errors import DfsError, InternalError, StoreError
 from ...common.runtime import Clock
 from ...common.sqlite import GroupWriter, Job, connect, database_error
 from ..events import INSERT, Sealer
-from . import migrate
-from .base import DirectoryCache, NewEvent, Operation, Params, RequestId, Row, Transaction
+from . import answers, migrate
+from .base import (
+    DirectoryCache,
+    NewEvent,
+    Operation,
+    Params,
+    ReplySink,
+    RequestId,
+    Row,
+    Transaction,
+)
 
 T = TypeVar("T")
 WORDS: Final = {"blob": "BLOB", "text": "TEXT", "clustered": "WITHOUT ROWID"}
@@ -54,6 +64,9 @@ class Directories:
             self._rows.clear()
         self._rows[key] = row
 
+    def drop(self, key: tuple[int, str]) -> None:
+        self._rows.pop(key, None)
+
     def clear(self) -> None:
         self._rows.clear()
 
@@ -61,11 +74,12 @@ class Directories:
 class ReadTransaction:
     """A snapshot. What writes is refused by the connection itself (query_only)."""
 
-    __slots__ = ("_execute", "directories")
+    __slots__ = ("_execute", "directories", "holders")
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._execute = connection.execute
         self.directories: DirectoryCache | None = None
+        self.holders: set[str] = set()
 
     def one(self, statement: str, params: Params = ()) -> Row | None:
         return self._execute(statement, params).fetchone()  # type: ignore[no-any-return]
@@ -85,7 +99,7 @@ class ReadTransaction:
     def emit(self, event: NewEvent) -> None:
         raise InternalError("a reading operation tried to write")
 
-    def directories_changed(self) -> None:
+    def directory_changed(self, key: tuple[int, str]) -> None:
         raise InternalError("a reading operation tried to write")
 
 
@@ -100,6 +114,7 @@ class WriteTransaction:
         self._clock = clock
         self._cache = Directories()
         self.directories: DirectoryCache | None = self._cache
+        self.holders: set[str] = set()
         self._events: list[NewEvent] = []
         self._changed = False
         self._ids: dict[str, list[int]] = {}  # kind -> [next, end]
@@ -142,9 +157,10 @@ class WriteTransaction:
         self._written += 1
         self._events.append(event)
 
-    def directories_changed(self) -> None:
+    def directory_changed(self, key: tuple[int, str]) -> None:
         self._changed = True
-        self._cache.clear()
+        # Those below it stay: they are found by its inode id, which never changes.
+        self._cache.drop(key)
 
     # --- hooks of the group writer ---
 
@@ -159,11 +175,7 @@ class WriteTransaction:
             self._executemany(INSERT, self._sealer.seal(self._events))
         if self.answers:
             now_ms = self._clock.wall_ms()
-            self._executemany(
-                "INSERT OR REPLACE INTO requests (client_id, call_id, done_ms, answer)"
-                " VALUES (?, ?, ?, ?)",
-                [(r.client_id, r.call_id, now_ms, answer) for r, answer in self.answers.items()],
-            )
+            self._executemany(answers.INSERT, answers.rows(self.answers, now_ms))
         if self._changed:
             self._epoch.value += 1
 
@@ -182,6 +194,7 @@ class WriteTransaction:
         self._events.clear()
         self.answers.clear()
         self._cache.clear()
+        self.holders.clear()
         self._ids.clear()  # the ranges may have been taken in what was rolled back
         self._sealer.offset, self._sealer.last_hash = self._sealed
 
@@ -273,6 +286,18 @@ class SqliteStore:
     ) -> asyncio.Future[bytes]:
         """As `answer`, without waiting. The writer runs operations in the order of submission, so a resent
         request meets its original already done."""
+        return self.submit(self._recorded(operation, request, resent))
+
+    def submit_reply(
+        self, operation: Operation[bytes], request: RequestId, sink: ReplySink, *, resent: bool
+    ) -> None:
+        self._writer.submit(
+            Job(self._recorded(operation, request, resent), (sink, request.call_id))
+        )
+
+    def _recorded(
+        self, operation: Operation[bytes], request: RequestId, resent: bool
+    ) -> Operation[bytes]:
         write = self._write
 
         def recorded(tx: Transaction) -> bytes:
@@ -283,17 +308,14 @@ class SqliteStore:
                 known = write.answers.get(request)
                 if known is not None:
                     return known
-                row = write.one(
-                    "SELECT answer FROM requests WHERE client_id = ? AND call_id = ?",
-                    (request.client_id, request.call_id),
-                )
-                if row is not None:
-                    return bytes(row[0])
+                known = answers.find(write, request)
+                if known is not None:
+                    return known
             answer = operation(tx)
             write.answers[request] = answer
             return answer
 
-        return self.submit(recorded)
+        return recorded
 
     async def run(self, operation: Operation[T]) -> T:
         return await self.submit(operation)
@@ -304,10 +326,21 @@ class SqliteStore:
         return await self.submit_answer(operation, request, resent=resent)
 
     def _deliver(self, group: list[Job[Any]]) -> None:
-        done = [(job.token, job.result, job.error) for job in group]
+        done: list[Delivery] = []
+        replies: dict[ReplySink, list[tuple[int, bytes]]] = {}
+        refusals: list[tuple[ReplySink, int, BaseException]] = []
+        for job in group:
+            token = job.token
+            if type(token) is not tuple:
+                done.append((token, job.result, job.error))
+            elif job.error is not None:
+                refusals.append((*token, job.error))
+            else:
+                assert job.result is not None
+                replies.setdefault(token[0], []).append((token[1], job.result))
         # The loop may be closed if the process is going down; then nobody waits.
         with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(_settle, done)
+            self._loop.call_soon_threadsafe(_settle, done, replies, refusals)
 
     # --- reading ---
 
@@ -359,10 +392,16 @@ class SqliteStore:
                 finally:
                     if connection.in_transaction:
                         execute("COMMIT")
-                with contextlib.suppress(RuntimeError):
-                    self._loop.call_soon_threadsafe(_settle, [(future, results, error)])
+                # What was read may come from a group that is not durable yet: nobody is told before it is.
+                self._writer.after_sync(
+                    self._writer.committing, partial(self._answer_reads, (future, results, error))
+                )
         finally:
             connection.close()
+
+    def _answer_reads(self, delivery: Delivery) -> None:
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(_settle, [delivery], {}, ())
 
     # --- the end ---
 
@@ -384,12 +423,20 @@ class SqliteStore:
         os.close(self._lock)
 
 
-def _settle(done: list[Delivery]) -> None:
-    for future, result, error in done:
+def _settle(
+    done: list[Delivery],
+    replies: Mapping[ReplySink, list[tuple[int, bytes]]],
+    refusals: Sequence[tuple[ReplySink, int, BaseException]],
+) -> None:
+    for sink, found in replies.items():
+        sink.answered(found)
+    for sink, call_id, error in refusals:
+        sink.refused(call_id, error)
+    for future, result, failure in done:
         if future.done():
             continue  # its caller has gone
-        if error is not None:
-            future.set_exception(error)
+        if failure is not None:
+            future.set_exception(failure)
         else:
             future.set_result(result)
 

@@ -94,7 +94,6 @@ CREATE TABLE leases (
     inode_id BIGINT PRIMARY KEY,
     holder   $text  NOT NULL
 );
-CREATE INDEX leases_by_holder ON leases (holder);
 
 -- When each writer was last heard of. A holder silent for the lease timeout loses its files and allocations.
 CREATE TABLE lease_holders (
@@ -131,12 +130,15 @@ CREATE TABLE quotas (
 );
 
 -- Answers to mutations, so that a resent request is answered and not repeated. Kept for ten minutes at least.
+-- answers is a msgpack map from call ids, first_call to last_call, to encoded answers: those of one
+-- client that were committed together. A call is in one row at most (namenode/store/answers.py).
 CREATE TABLE requests (
-    client_id $blob  NOT NULL,
-    call_id   BIGINT NOT NULL,
-    done_ms   BIGINT NOT NULL,
-    answer    $blob  NOT NULL,
-    PRIMARY KEY (client_id, call_id)
+    client_id  $blob  NOT NULL,
+    first_call BIGINT NOT NULL,
+    last_call  BIGINT NOT NULL,
+    done_ms    BIGINT NOT NULL,
+    answers    $blob  NOT NULL,
+    PRIMARY KEY (client_id, first_call)
 ) $clustered;
 
 -- The change stream, sealed: offsets are dense from 1, hash is the BLAKE3 of the previous hash and this
