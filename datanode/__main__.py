@@ -10,7 +10,7 @@ import click
 
 from ..common import logs, service
 from ..common.config import DataNodeConfig, load
-from ..common.errors import DfsError
+from ..common.errors import DfsError, exit_code
 from ..common.options import config_options
 
 
@@ -23,7 +23,8 @@ def command(config_file: str | None, **flags: Any) -> None:
         config = load(DataNodeConfig, flags, file=config_file)
         logs.set_up(config.log_level, config.log_format)
     except DfsError as error:
-        raise SystemExit(f"dfs datanode: {error.message}") from None
+        print(f"dfs datanode: {error.message}", file=sys.stderr)
+        sys.exit(exit_code(error))
     from .server import DataNodeServer
 
     async def make() -> service.Service:

@@ -7,6 +7,7 @@ when its bytes are durable under their final name, and whoever is told that it i
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
 import random
@@ -14,35 +15,24 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
 
-from ..common.checksum import CHUNK_BYTES, DIGEST_BYTES, block_digest, chunk_count, digest_of
+from ..common.checksum import CHUNK_BYTES, DIGEST_BYTES, block_digest
 from ..common.errors import (
     BlockNotFound,
-    ChecksumMismatch,
     DfsError,
     InvalidRequest,
     StaleGeneration,
+    VolumeFailed,
 )
 from ..common.messages import ReplicaReport
 from ..common.model import BlockId, BlockRef, GenerationStamp
 from ..common.transfer import SmallBlock
 from .index import Replica
+from .replicas import Found, copy_prefix, is_intact, write_all
 from .volumes import Volume, choose_volume, fsync_directory, storage_error
 from .writing import WritingReplica
 
 log = logging.getLogger(__name__)
-
-
-class Found(NamedTuple):
-    """A replica to read: from *data*, or from *descriptor* (the caller's to close)."""
-
-    generation: int
-    length: int
-    digests: bytes
-    finalized: bool
-    data: bytes | None
-    descriptor: int
 
 
 class BlockStore:
@@ -56,9 +46,13 @@ class BlockStore:
         self._rng = rng
         self._lock = threading.Lock()
         self._writing: dict[int, WritingReplica] = {}
+        self._puts = itertools.count()
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="writeback")
         for volume in self.volumes:
             for block_id, generation, path in volume.files("writing"):
+                known = self._writing.get(block_id)
+                if known is not None and known.generation >= generation:
+                    continue
                 replica = WritingReplica(volume, block_id, generation, path)
                 replica.length = path.stat().st_size
                 self._writing[block_id] = replica
@@ -156,11 +150,25 @@ class BlockStore:
         try:
             replica.open_new()
         except DfsError:
+            self._refuse_second(block.block_id)
             volume.check()
             raise
-        with self._lock:
-            self._writing[block.block_id] = replica
+        self._register(replica)
         return replica
+
+    def _refuse_second(self, block_id: int) -> None:
+        if self.writing(block_id) is not None:
+            raise StaleGeneration(f"block {block_id} is being written here already")
+
+    def _register(self, replica: WritingReplica) -> None:
+        """From now on it is the one being written; StaleGeneration if another came first."""
+        with self._lock:
+            first = self._writing.setdefault(replica.block_id, replica)
+        if first is not replica:
+            replica.close()
+            if first.path != replica.path:
+                replica.path.unlink(missing_ok=True)
+            raise StaleGeneration(f"block {replica.block_id} is being written here already")
 
     def begin_from(
         self, block: BlockRef, owner: object, base: BlockRef, length: int
@@ -183,18 +191,24 @@ class BlockStore:
         try:
             if stored.inline:
                 data = volume.index.data(base.block_id) or b""
-                path.write_bytes(data[:length])
+                with path.open("xb") as file:
+                    file.write(data[:length])
             else:
                 source = volume.final_path(base.block_id, base.generation)
                 if length == stored.length and source.stat().st_nlink == 1:
                     os.link(source, path)
                 else:
-                    _copy(source, path, length)
+                    copy_prefix(source, path, length)
+        except FileExistsError:
+            self._refuse_second(block.block_id)
+            raise VolumeFailed(f"{path} is there, and nobody knows of it") from None
         except OSError as error:
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+            volume.check()
             raise storage_error(error, f"can't begin {path.name}") from None
         replica.open_existing(length, stored.digests[:whole])
-        with self._lock:
-            self._writing[block.block_id] = replica
+        self._register(replica)
         return replica
 
     def resume(self, block: BlockRef, owner: object, length: int) -> WritingReplica:
@@ -237,7 +251,7 @@ class BlockStore:
         try:
             if stored.inline:
                 with path.open("wb", buffering=0) as file:
-                    file.write(volume.index.data(block.block_id) or b"")
+                    write_all(file.fileno(), memoryview(volume.index.data(block.block_id) or b""))
                     os.fdatasync(file.fileno())
             else:
                 volume.final_path(block.block_id, stored.generation).rename(path)
@@ -295,10 +309,16 @@ class BlockStore:
                 final = volume.final_path(replica.block_id, generation)
                 volume.make_folder(final)
                 replica.path.rename(final)
-                if durable:
-                    fsync_directory(final.parent)
-                stored = Replica(replica.block_id, generation, length, False, digests)
-                volume.index.add([stored]).result()
+                try:
+                    if durable:
+                        fsync_directory(final.parent)
+                    stored = Replica(replica.block_id, generation, length, False, digests)
+                    volume.index.add([stored]).result()
+                except (OSError, DfsError):
+                    # Still being written, then, and where its name says so.
+                    with contextlib.suppress(OSError):
+                        final.rename(replica.path)
+                    raise
                 replica.close()
         except OSError as error:
             volume.check()
@@ -330,6 +350,7 @@ class BlockStore:
         volume = choose_volume(self.volumes, total, self._rng)
         records: list[Replica] = []
         data: list[tuple[int, bytes | memoryview]] = []
+        files: list[tuple[Path, Path]] = []
         folders: set[Path] = set()
         offset = 0
         try:
@@ -344,19 +365,25 @@ class BlockStore:
                 if inline:
                     data.append((item.block_id, piece))
                     continue
-                writing = volume.writing_path(item.block_id, item.generation)
-                with writing.open("wb", buffering=0) as file:
-                    file.write(piece)
+                # A name of its own: the client may have sent the block again while this was under way.
+                name = f"put_{item.block_id}_{item.generation}_{next(self._puts)}"
+                temporary = volume.path / "writing" / name
+                files.append((temporary, volume.final_path(item.block_id, item.generation)))
+                with temporary.open("wb", buffering=0) as file:
+                    write_all(file.fileno(), piece)
                     if durable:
                         os.fdatasync(file.fileno())
-                final = volume.final_path(item.block_id, item.generation)
+            for temporary, final in files:
                 volume.make_folder(final)
-                writing.rename(final)
+                temporary.rename(final)
                 folders.add(final.parent)
             if durable:
                 for folder in folders:
                     fsync_directory(folder)
         except OSError as error:
+            for temporary, _ in files:
+                with contextlib.suppress(OSError):
+                    temporary.unlink(missing_ok=True)
             volume.check()
             raise storage_error(error, "can't store small blocks") from None
         future = volume.index.add(records, data)
@@ -469,20 +496,7 @@ class BlockStore:
         except DfsError:
             return "corrupt"
         try:
-            if not found.finalized:
-                return "good"
-            if found.data is not None:
-                good = len(found.data) == found.length and (
-                    not found.length or digest_of(found.data) == found.digests
-                )
-                return "good" if good else "corrupt"
-            for number in range(chunk_count(found.length)):
-                size = min(CHUNK_BYTES, found.length - number * CHUNK_BYTES)
-                chunk = os.pread(found.descriptor, size, number * CHUNK_BYTES)
-                wanted = found.digests[number * DIGEST_BYTES : (number + 1) * DIGEST_BYTES]
-                if len(chunk) != size or digest_of(chunk) != wanted:
-                    return "corrupt"
-            return "good"
+            return "good" if not found.finalized or is_intact(found) else "corrupt"
         except OSError:
             return "corrupt"
         finally:
@@ -516,7 +530,11 @@ class BlockStore:
                 for block_id, replica in self._writing.items():
                     if block_id > after:
                         merged.setdefault(block_id, _report_writing(replica))
-            replicas = [merged[key] for key in sorted(merged) if key <= end]
+            keys = [key for key in sorted(merged) if key <= end]
+            if len(keys) > limit:
+                # Full pages of several volumes, and what is being written: too many for one message.
+                complete, end = False, keys[limit - 1]
+            replicas = [merged[key] for key in keys[:limit]]
             yield after, replicas, complete
             if complete:
                 return
@@ -542,16 +560,6 @@ class BlockStore:
             volume.close()
 
 
-def _copy(source: os.PathLike[str], target: os.PathLike[str], length: int) -> None:
-    with open(source, "rb") as reader, open(target, "xb") as writer:  # noqa: PTH123
-        done = 0
-        while done < length:
-            copied = os.copy_file_range(reader.fileno(), writer.fileno(), length - done)
-            if copied == 0:
-                raise OSError(5, "the replica is shorter than recorded")
-            done += copied
-
-
 def _same_generation(block: BlockRef, here: int) -> None:
     if block.generation != here:
         raise StaleGeneration(
@@ -575,8 +583,3 @@ def _report_writing(replica: WritingReplica) -> ReplicaReport:
         length=replica.length,
         finalized=False,
     )
-
-
-def require_digest(payload: memoryview, digest: bytes, what: str) -> None:
-    if digest_of(payload) != digest:
-        raise ChecksumMismatch(f"{what} does not match its digest")

@@ -122,6 +122,12 @@ class Index:
         )
         return row[0], row[1]
 
+    @property
+    def failure(self) -> str:
+        """Why the index can't be written any more; "" while it can."""
+        broken = self._database.broken
+        return "" if broken is None else broken.message
+
     def release_reader(self) -> None:
         self._database.release_reader()
 

@@ -31,7 +31,8 @@ from ..common.transfer import (
     WriteManyDone,
     WriteReady,
 )
-from .blockstore import BlockStore, require_digest
+from .blockstore import BlockStore
+from .replicas import require_digest
 from .writing import WritingReplica
 
 log = logging.getLogger(__name__)

@@ -46,8 +46,9 @@ from ..common.transfer import (
     WriteMany,
     decode_request,
 )
-from .blockstore import BlockStore, Found
+from .blockstore import BlockStore
 from .pipeline import BlockReceiver, Peers, receive_many
+from .replicas import Found
 
 log = logging.getLogger(__name__)
 UNIX_PATH_LIMIT = 107
@@ -173,9 +174,15 @@ class StreamServer:
                     connection.send_error(Busy("the DataNode serves as many connections as it may"))
                 connection.close()
                 continue
-            threading.Thread(
-                target=self._serve, args=(connection,), name="stream", daemon=True
-            ).start()
+            try:
+                threading.Thread(
+                    target=self._serve, args=(connection,), name="stream", daemon=True
+                ).start()
+            except RuntimeError:
+                # No more threads may be started: the loop goes on for when some have ended.
+                with self._lock:
+                    self._connections.discard(connection)
+                connection.close()
 
     @property
     def active(self) -> int:
@@ -200,7 +207,7 @@ class StreamServer:
                 length, kind, _ = connection.receive_header()
                 if kind != Kind.REQUEST:
                     raise InvalidRequest("a request was expected")
-                request = decode_request(connection.receive_body(length))
+                request = _request_in(connection.receive_body(length))
                 with self._lock:
                     self._busy.add(connection)
                 try:
@@ -213,6 +220,7 @@ class StreamServer:
         except DfsError as error:
             with contextlib.suppress(DfsError):
                 connection.send_error(error)
+                self._drain(connection)
         except Exception as error:
             log.exception("a block stream failed")
             with contextlib.suppress(DfsError):
@@ -459,3 +467,23 @@ class StreamServer:
             if not self._connections:
                 return
             pause.wait(0.02)
+
+
+def _request_in(body: bytearray) -> Request:
+    """The request of a frame; InvalidRequest if it is none, or names blocks that can't be."""
+    try:
+        request = decode_request(body)
+    except RecursionError:
+        raise InvalidRequest("malformed request: it is nested too deeply") from None
+    if isinstance(request, WriteMany):
+        numbers = [n for item in request.items for n in (item.block_id, item.generation)]
+    else:
+        refs = request.blocks if isinstance(request, ReadMany) else [request.block]
+        if isinstance(request, WriteBlock) and request.base is not None:
+            refs = [*refs, request.base.block]
+        numbers = [n for ref in refs for n in (ref.block_id, ref.generation)]
+        if isinstance(request, BeginRecovery | FinishRecovery):
+            numbers.append(request.new_generation)
+    if not all(0 <= number < 2**63 for number in numbers):
+        raise InvalidRequest("block ids and generations are numbers from 0 to 2^63 - 1")
+    return request

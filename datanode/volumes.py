@@ -63,6 +63,7 @@ class Volume:
         self.reserved_bytes = reserved_bytes
         self.failure = ""
         self.lock = threading.Lock()
+        self._checking = threading.Lock()  # two probes at once would take each other's file away
         try:
             for name in ("", "blocks", "writing", "quarantine"):
                 (path / name).mkdir(parents=True, exist_ok=True)
@@ -200,8 +201,20 @@ class Volume:
                 path.unlink()
         for block_id, generation, path in list(self.files("writing")):
             known = self.index.get(block_id)
-            if known is not None and known.generation >= generation:
+            if known is None:
+                continue
+            final = self.final_path(block_id, known.generation)
+            if known.inline or known.generation > generation:
+                # An inline one with a file of a later generation: taking it back did not get to its end, and the
+                # file may be cut short. Nothing was written to it yet, so the record has all there is.
                 path.unlink()
+            elif known.generation == generation:
+                if final.exists():
+                    path.unlink()
+                else:
+                    path.rename(final)
+        for path in (self.path / "writing").glob("put_*"):
+            path.unlink()
         after, lost = 0, []
         while page := self.index.page(after, 5_000):
             for replica in page:
@@ -256,7 +269,14 @@ class Volume:
 
     def check(self) -> None:
         """Try a small durable write; fail the volume if that is impossible (a full disk is no failure)."""
+        with self._checking:
+            self._check()
+
+    def _check(self) -> None:
         if self.failure:
+            return
+        if self.index.failure:
+            self.fail(self.index.failure)
             return
         probe = self.path / "writing" / "probe"
         try:
