@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..common.checksum import digest_of
 from ..common.codec import error_of
@@ -58,6 +58,18 @@ class _Ids(NamedTuple):
     allocation: Allocation
 
 
+def _fail(waiting: Sequence[tuple[Any, asyncio.Future[Any]]], error: Exception) -> None:
+    """An error that nobody foresaw must not leave callers waiting for ever."""
+    for _, future in waiting:
+        if not future.done():
+            future.set_exception(error)
+
+
+def _cancel(waiting: Sequence[tuple[Any, asyncio.Future[Any]]]) -> None:
+    for _, future in waiting:
+        future.cancel()
+
+
 class SmallWriter:
     """Puts small files in batches."""
 
@@ -82,11 +94,16 @@ class SmallWriter:
 
     async def _work(self) -> None:
         """Batches, as long as there is something to put."""
+        batch: list[tuple[SmallFile, asyncio.Future[FileStatus]]] = []
         try:
             await asyncio.sleep(0)  # callers of this turn of the loop come along
             while self._queue:
                 batch = self._take()
-                results = await self.put_group([file for file, _ in batch])
+                try:
+                    results = await self.put_group([file for file, _ in batch])
+                except Exception as error:
+                    _fail(batch, error)
+                    continue
                 for (_, future), result in zip(batch, results, strict=True):
                     if future.done():
                         continue
@@ -94,6 +111,9 @@ class SmallWriter:
                         future.set_exception(result)
                     else:
                         future.set_result(result)
+        except asyncio.CancelledError:  # the session is being closed
+            _cancel([*batch, *self._queue])
+            raise
         finally:
             self._running -= 1
 
@@ -235,6 +255,8 @@ class SmallWriter:
         """*count* neighbouring block ids and where they go; taken from what is left of earlier allocations."""
         free = self._free.setdefault(replication, [])
         for index, ids in enumerate(free):
+            if any(node.node_id in excluded for node in ids.allocation.nodes):
+                continue  # got by another batch before the node failed
             if ids.end - ids.next >= count:
                 del free[index]
                 if ids.end - ids.next > count:
@@ -276,6 +298,7 @@ class SmallReader:
         return await future
 
     async def _locate(self) -> None:
+        batch: list[tuple[str, asyncio.Future[FileBlocks]]] = []
         try:
             await asyncio.sleep(0)
             while self._lookups:
@@ -289,6 +312,9 @@ class SmallReader:
                         if not future.done():
                             future.set_exception(type(error)(error.message))
                     continue
+                except Exception as error:
+                    _fail(batch, error)
+                    continue
                 for (_, future), result in zip(batch, answer.results, strict=True):
                     if future.done():
                         continue
@@ -297,6 +323,9 @@ class SmallReader:
                     else:
                         assert result.file is not None
                         future.set_result(result.file)
+        except asyncio.CancelledError:
+            _cancel([*batch, *self._lookups])
+            raise
         finally:
             self._locating -= 1
 
@@ -310,6 +339,7 @@ class SmallReader:
         return await future
 
     async def _read(self, node: NodeAddress) -> None:
+        batch: list[tuple[Block, asyncio.Future[bytes | None]]] = []
         try:
             await asyncio.sleep(0)
             while waiting := self._reads.get(node.data):
@@ -320,8 +350,14 @@ class SmallReader:
                     )
                 except DfsError:
                     found = [None] * len(batch)
+                except Exception as error:
+                    _fail(batch, error)
+                    continue
                 for (_, future), data in zip(batch, found, strict=True):
                     if not future.done():
                         future.set_result(data)
+        except asyncio.CancelledError:
+            _cancel([*batch, *self._reads.get(node.data, [])])
+            raise
         finally:
             self._reading[node.data] -= 1

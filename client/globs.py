@@ -7,7 +7,7 @@ import re
 from collections.abc import AsyncIterator
 from typing import Protocol
 
-from ..common.errors import NotADirectory, PathNotFound
+from ..common.errors import InvalidRequest, NotADirectory, PathNotFound
 from ..common.model import FileStatus
 
 MAGIC = re.compile(r"[*?\[{]")
@@ -27,12 +27,17 @@ def has_magic(pattern: str) -> bool:
 
 
 def alternatives(pattern: str) -> list[str]:
-    """*pattern* with its `{a,b}` written out; braces without a comma mean themselves."""
+    """*pattern* with its `{a,b}` written out; braces without a comma mean themselves.
+
+    InvalidRequest if there are more than MAX_ALTERNATIVES: a part of them would be a wrong answer.
+    """
     found = [pattern]
     index = 0
     while index < len(found):
+        if len(found) > MAX_ALTERNATIVES:
+            raise InvalidRequest(f"the pattern has more than {MAX_ALTERNATIVES} alternatives")
         match = re.search(r"\{([^{}]*,[^{}]*)\}", found[index])
-        if match is None or len(found) > MAX_ALTERNATIVES:
+        if match is None:
             index += 1
             continue
         whole = found.pop(index)

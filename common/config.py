@@ -44,15 +44,15 @@ class NameNodeConfig:
     user: str = ""  # superuser; "" = the account that runs the NameNode
     supergroup: str = "supergroup"  # HDFS's dfs.permissions.superusergroup
     replication: int = 3  # default for new files
-    block_bytes: int = DEFAULT_BLOCK_BYTES
+    block_bytes: int = DEFAULT_BLOCK_BYTES  # default for new files; HDFS's dfs.blocksize
     min_replicas: int = (
         2  # copies that must be durable before a write is acknowledged (never more than asked)
     )
     small_block_bytes: int = 1 * MIB  # blocks up to this size travel in the batched stream
-    heartbeat_interval_s: float = 3.0
+    heartbeat_interval_s: float = 3.0  # how often DataNodes say that they live
     stale_after_s: float = 10.0  # a stale node is asked last and gets no new blocks if others can
     dead_after_s: float = 30.0  # HDFS waits 630 s: copying is dear at its size
-    block_report_interval_s: float = 3600.0
+    block_report_interval_s: float = 3600.0  # how often DataNodes list all they hold
     lease_timeout_s: float = 60.0  # HDFS's soft limit: after it another client may take over
     lease_hard_timeout_s: float = (
         1200.0  # HDFS's hard limit: after it the NameNode closes the file by itself
@@ -68,10 +68,9 @@ class NameNodeConfig:
     readers: int = 2  # threads for reading transactions
     cache_mib: int = 64  # SQLite's page cache in all, MiB
     safe_mode_nodes: int = 1  # DataNodes that must have registered before writes are allowed
-    max_request_bytes: int = 16 * MIB
-    max_connections: int = 4096
+    max_request_bytes: int = 16 * MIB  # a larger body is refused unread
     max_transfers_per_node: int = 8  # repair copies one node sends or receives at a time
-    log_level: str = "INFO"
+    log_level: str = "INFO"  # or "DEBUG", "WARNING", "ERROR"
     log_format: str = "text"  # or "json"
 
     def __post_init__(self) -> None:
@@ -103,7 +102,7 @@ class DataNodeConfig:
     data_port: int = 9866  # block stream protocol; HDFS's dfs.datanode.address
     socket: str = ""  # Unix socket for clients on this machine; "" = inside the first volume; "none" = no socket
     ready_file: str = ""
-    rack: str = "/default-rack"
+    rack: str = "/default-rack"  # copies are spread over racks; HDFS's topology script
     reserved_bytes: int = 0  # left free on each volume for others
     failed_volumes_tolerated: int = 0  # the process ends when more volumes than this have failed
     small_block_bytes: int = 64 * 1024  # blocks up to this size live inside the volume's index
@@ -112,8 +111,8 @@ class DataNodeConfig:
     idle_timeout_s: float = 300.0  # an idle connection is closed after this
     stall_timeout_s: float = 60.0  # a peer that moves no byte for this long is given up
     report_page: int = 10_000  # replicas in a page of a full block report
-    log_level: str = "INFO"
-    log_format: str = "text"
+    log_level: str = "INFO"  # or "DEBUG", "WARNING", "ERROR"
+    log_format: str = "text"  # or "json"
 
     def __post_init__(self) -> None:
         _positive(self, "max_connections", "transfer_memory_mib", "stall_timeout_s", "report_page")
@@ -135,9 +134,9 @@ class ClientConfig:
     block_bytes: int = 0  # 0 = the cluster's default
     durability: str = "synced"  # or "replicated": don't wait for the disks of the DataNodes
     retry_s: float = 30.0  # how long a call is retried while the NameNode is away
-    connect_timeout_s: float = 5.0
+    connect_timeout_s: float = 5.0  # a server that does not accept for so long is given up
     read_timeout_s: float = 30.0  # a DataNode that sends nothing for so long is given up
-    ack_timeout_s: float = 60.0
+    ack_timeout_s: float = 60.0  # a pipeline that acknowledges nothing for so long is rebuilt
     parallel_blocks: int = 3  # blocks in flight in a get or put
     ack_window_packets: int = 16  # packets of 1 MiB a writer keeps until they are acknowledged
     short_circuit: bool = (

@@ -346,13 +346,16 @@ def exit_code(error: DfsError) -> int:
 
 
 def all_errors() -> list[type[DfsError]]:
-    """Every class of the tree, the root first, parents before children."""
+    """Every class of the tree, the root first, parents before children.
+
+    Without those that other modules derive for themselves: they never travel.
+    """
     found: list[type[DfsError]] = []
     queue: list[type[DfsError]] = [DfsError]
     while queue:
         cls = queue.pop(0)
         found.append(cls)
-        queue.extend(cls.__subclasses__())
+        queue.extend(sub for sub in cls.__subclasses__() if sub.__module__ == __name__)
     return found
 
 

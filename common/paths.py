@@ -46,11 +46,20 @@ def parse(path: str) -> Components:
         raise PathTooLong(
             f"path {shown(path)} has {len(path)} characters; the limit is {PATH_LIMIT_CHARS}"
         )
-    components = tuple(part for part in path.split("/") if part)
+    components = tuple(filter(None, path.split("/")))
     if len(components) > DEPTH_LIMIT:
         raise PathTooDeep(
             f"path {shown(path)} is {len(components)} components deep; the limit is {DEPTH_LIMIT}"
         )
+    # Most paths pass as a whole: nothing in them needs a closer look.
+    if (
+        len(path) <= NAME_LIMIT_BYTES
+        and path.isascii()
+        and "\x00" not in path
+        and "." not in components
+        and ".." not in components
+    ):
+        return components
     for name in components:
         check_name(name)
     return components

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from typing import Any
 
 import click
 
-__all__ = ["main"]
+__all__ = ["cli", "main"]
 
 COMMANDS = {
     "ls": "listing",
@@ -64,6 +63,13 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(found, f"{name}_command")
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            # Whoever read the output has gone: end as a shell shows a program that SIGPIPE ended.
+            raise click.exceptions.Exit(141) from None
+
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
@@ -87,10 +93,12 @@ def cli(
 def main(argv: list[str] | None = None) -> None:
     """Entry point. Ends the process with coreutils-like exit codes."""
     from ...common.errors import DfsError, exit_code
+    from .streams import guard_streams, silence_output
 
+    guard_streams()
+    code: Any = 0
     try:
-        code: Any = cli.main(args=argv, prog_name="dfs", standalone_mode=False)
-        sys.stdout.flush()
+        code = cli.main(args=argv, prog_name="dfs", standalone_mode=False)
     except click.exceptions.Exit as error:
         code = error.exit_code
     except click.Abort:
@@ -100,11 +108,21 @@ def main(argv: list[str] | None = None) -> None:
     except click.ClickException as error:
         error.show()
         code = error.exit_code
-    except BrokenPipeError:
-        # Whoever read the output has gone: end quietly, and don't let Python complain at its own end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 141
     except DfsError as error:
         print(f"dfs: {error.message}", file=sys.stderr)
         code = exit_code(error)
+    except OSError as error:
+        about = "write error" if error.filename is None else error.filename
+        print(f"dfs: {about}: {error.strerror or error}", file=sys.stderr)
+        code = 1
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        silence_output()
+        code = code or 141
+    except OSError as error:
+        silence_output()
+        if not code:
+            print(f"dfs: write error: {error.strerror}", file=sys.stderr)
+            code = 1
     sys.exit(code if isinstance(code, int) else 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import threading
@@ -147,7 +148,7 @@ def _value(text: str) -> bytes:
             return bytes.fromhex(text[2:])
         except ValueError:
             raise click.BadParameter(f"{text!r} is not hexadecimal") from None
-    return text.encode()
+    return os.fsencode(text)
 
 
 @json_option

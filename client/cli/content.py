@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from glob import glob as local_glob
 from pathlib import Path
@@ -25,11 +24,23 @@ from ...common.errors import (
 from ...common.model import FileStatus
 from ..globs import has_magic
 from .progress import ProgressLine
-from .support import Shell, json_option, print_json, quoted, reason, shell_command, shown
+from .streams import StandardInput, detached, write_out
+from .support import (
+    Refused,
+    Shell,
+    check_text,
+    json_option,
+    print_json,
+    quoted,
+    reason,
+    shell_command,
+    shown,
+)
 from .tree import below, destination
 
 PIECE_BYTES = 1024 * 1024
 FOLLOW_S = 0.5
+MERGE = "File exists; -f merges into it, --resume adds what is missing"
 
 
 def with_filesystem(shell: Shell, work: Callable[[Any], Coroutine[Any, Any, None]]) -> None:
@@ -41,10 +52,6 @@ def with_filesystem(shell: Shell, work: Callable[[Any], Coroutine[Any, Any, None
             await work(fs)
 
     asyncio.run(run())
-
-
-def write_out(data: bytes) -> None:
-    sys.stdout.buffer.write(data)
 
 
 # --- put ---------------------------------------------------------------------------------------
@@ -84,14 +91,15 @@ def put_command(
         local = Path(source)
         if source == "-":
             if is_directory:
-                raise IsADirectory("standard input needs a file name to go to")
+                raise Refused("Is a directory; standard input needs a file name")
             await _put_stream(fs, target, force, options)
             return
         name = local.resolve().name if local.name in ("", ".", "..") else local.name
         goal = below(target, name) if is_directory else target
+        check_text(goal)
         if local.is_dir():
             if not recursive:
-                raise IsADirectory("it is a directory; give -r to store it")
+                raise Refused("Is a directory; give -r to store it")
             await _put_directory(shell, fs, local, goal, force, resume, options, as_json)
             return
         if not local.exists():
@@ -124,8 +132,11 @@ def put_command(
 
 
 def _local_names(pattern: str) -> list[str]:
-    if pattern == "-" or Path(pattern).exists() or not has_magic(pattern):
+    if pattern == "-" or not has_magic(pattern):
         return [pattern]
+    with contextlib.suppress(OSError):
+        if Path(pattern).exists():
+            return [pattern]
     return sorted(local_glob(pattern)) or [pattern]
 
 
@@ -166,7 +177,7 @@ async def _put_directory(
     as_json: bool,
 ) -> None:
     if not force and not resume and await fs.exists(goal):
-        raise PathExists(f"{goal} exists; -f merges into it, --resume adds what is missing")
+        raise Refused(MERGE)
     progress = ProgressLine(local.name)
     try:
         report = await fs.put_tree(
@@ -198,10 +209,10 @@ async def _put_stream(fs: Any, path: str, force: bool, options: dict[str, int | 
         await _require_absent(fs, path)
     folder, _, name = path.rpartition("/")
     temporary = f"{folder}/.{name[:180]}._COPYING_.{os.getpid()}"
-    loop = asyncio.get_running_loop()
     try:
+        source = StandardInput()
         async with await fs.open(temporary, "wb", create_parents=False, **options) as file:
-            while data := await loop.run_in_executor(None, sys.stdin.buffer.read, PIECE_BYTES):
+            while data := await detached(source.read, PIECE_BYTES):
                 await file.write(data)
         await fs.rename(temporary, path, overwrite=force)
     except BaseException:
@@ -237,7 +248,7 @@ def get_command(
         return
     local = Path(last)
     many = len(found) > 1
-    if (many or last.endswith("/")) and not local.is_dir():
+    if (many or last.endswith("/")) and not _is_directory(local):
         shell.complain(f"target {quoted(last)}: Not a directory")
         return
 
@@ -245,9 +256,9 @@ def get_command(
         goal = local / (status.name or "root") if local.is_dir() else local
         if status.is_directory:
             if not recursive:
-                raise IsADirectory("it is a directory; give -r to fetch it")
+                raise Refused("Is a directory; give -r to fetch it")
             if goal.exists() and not (force or resume):
-                raise PathExists(f"{goal} exists; -f merges into it, --resume adds what is missing")
+                raise Refused(MERGE)
             progress = ProgressLine(status.name or "/")
             try:
                 report = await fs.get_tree(
@@ -258,9 +269,9 @@ def get_command(
             _tell(shell, report, "get", as_json)
             return
         if goal.is_dir():
-            raise StorageError(f"{goal} is a directory")
+            raise Refused(f"{goal} is a directory")
         if goal.exists() and not (force or resume):
-            raise PathExists(f"{goal} exists; give -f to replace it")
+            raise Refused("File exists; give -f to replace it")
         if resume and goal.exists() and _local_same(goal, status):
             return
         progress = ProgressLine(status.name, status.length)
@@ -279,6 +290,12 @@ def get_command(
     with_filesystem(shell, work)
 
 
+def _is_directory(path: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return path.is_dir()
+    return False
+
+
 def _local_same(path: Path, status: FileStatus) -> bool:
     facts = path.stat()
     return (facts.st_size, facts.st_mtime_ns // 1_000_000) == (status.length, status.mtime_ms)
@@ -290,7 +307,7 @@ def _local_same(path: Path, status: FileStatus) -> bool:
 async def _copy_out(fs: Any, path: str, write: Callable[[bytes], object]) -> None:
     async with await fs.open(path) as file:
         while data := await file.read(4 * PIECE_BYTES):
-            await asyncio.get_running_loop().run_in_executor(None, write, data)
+            await detached(write, data)
 
 
 async def _cat(shell: Shell, fs: Any, found: list[FileStatus]) -> None:
@@ -299,7 +316,6 @@ async def _cat(shell: Shell, fs: Any, found: list[FileStatus]) -> None:
             if status.is_directory:
                 raise IsADirectory(status.path)
             await _copy_out(fs, status.path, write_out)
-    sys.stdout.buffer.flush()
 
 
 @shell_command(name="cat")
@@ -323,7 +339,6 @@ def _each_file(
                 if len(found) > 1:
                     print(f"==> {shown(status.path)} <==", flush=True)
                 await work(fs, status)
-                sys.stdout.buffer.flush()
 
     with_filesystem(shell, run)
 
@@ -340,11 +355,16 @@ def head_command(shell: Shell, paths: tuple[str, ...], lines: int, count: int | 
             write_out(await fs.read_bytes(status.path, 0, count))
             return
         async with await fs.open(status.path) as file:
+            found = bytearray()
             for _ in range(lines):
                 line = await file.readline()
+                found += line
+                if not line or len(found) > PIECE_BYTES:
+                    write_out(bytes(found))
+                    found.clear()
                 if not line:
                     break
-                write_out(line)
+            write_out(bytes(found))
 
     _each_file(shell, paths, work)
 
@@ -372,7 +392,6 @@ def tail_command(
             write_out(data)
             at += len(data)
         while follow:
-            sys.stdout.buffer.flush()
             await asyncio.sleep(FOLLOW_S)
             now: FileStatus = await fs.stat(status.path)
             if now.length < at:
@@ -465,22 +484,29 @@ def append_command(shell: Shell, paths: tuple[str, ...]) -> None:
     sources, last = paths[:-1], paths[-1]
 
     async def work(fs: Any) -> None:
-        loop = asyncio.get_running_loop()
         with shell.reporting("append to", last), contextlib.ExitStack() as opened:
             files = []
             for source in sources:
                 try:
                     files.append(
-                        sys.stdin.buffer
+                        StandardInput()
                         if source == "-"
-                        else opened.enter_context(Path(source).open("rb"))
+                        else opened.enter_context(Path(source).open("rb", buffering=0))
                     )
                 except OSError as error:
                     raise StorageError(f"{source}: {error.strerror}") from None
-            async with await fs.open(shell.path(last), "ab", create_parents=False) as target:
-                for file in files:
-                    while data := await loop.run_in_executor(None, file.read, PIECE_BYTES):
-                        await target.write(data)
+            path = shell.path(last)
+            writer = await fs.open(path, "ab", create_parents=False)
+            try:
+                async with writer:
+                    for file in files:
+                        while data := await detached(file.read, PIECE_BYTES):
+                            await writer.write(data)
+            except BaseException:
+                # Closed with what has arrived, or nobody could append until the lease expires.
+                with contextlib.suppress(DfsError):
+                    await fs.recover_lease(path)
+                raise
 
     with_filesystem(shell, work)
 

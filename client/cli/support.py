@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+import urllib.parse
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -14,7 +15,9 @@ from ...common.config import ClientConfig, load
 from ...common.errors import (
     DfsError,
     DirectoryNotEmpty,
+    InvalidConfig,
     InvalidPath,
+    InvalidRequest,
     IsADirectory,
     NotADirectory,
     PathExists,
@@ -36,6 +39,12 @@ SHORT: dict[type[DfsError], str] = {
 }
 
 
+class Refused(DfsError):
+    """What a command won't do; the message is all that the user reads."""
+
+    code = "refused"
+
+
 def finish(coroutine: Coroutine[Any, Any, T]) -> T:
     """The result of a coroutine that never waits for an event loop (blocking calls behind async names)."""
     try:
@@ -51,6 +60,8 @@ class Shell:
     def __init__(self, options: dict[str, Any]) -> None:
         flags = {"namenode": options["namenode"], "user": options["user"]}
         self.config = load(ClientConfig, flags, file=options["config_file"])
+        for url in self.config.namenode.split(","):
+            check_url(url)
         self.failed = 0
         self._namenode: HttpNameNode | None = None
 
@@ -67,7 +78,10 @@ class Shell:
                 retry_s=self.config.retry_s,
                 connect_timeout_s=self.config.connect_timeout_s,
             )
-        return self._namenode.call(operation, request)
+        try:
+            return self._namenode.call(operation, request)
+        except UnicodeEncodeError as error:
+            raise InvalidRequest(f"{quoted(error.object)} can't be sent as text") from None
 
     def server_info(self) -> ServerInfo:
         return self.call("server_info", GetServerInfo())  # type: ignore[no-any-return]
@@ -83,6 +97,7 @@ class Shell:
         if not text.startswith("/"):
             base = self.config.working_directory or f"/user/{self.user}"
             text = f"{base.rstrip('/')}/{text}"
+        check_text(text)
         parts: list[str] = []
         for part in text.split("/"):
             if part == "..":
@@ -148,6 +163,11 @@ class Shell:
             yield
         except DfsError as error:
             self.complain(f"cannot {verb} {quoted(what)}: {reason(error)}", exit_code(error))
+        except OSError as error:
+            # About a local file. Without a name it is about our output: that ends the whole command.
+            if error.filename is None:
+                raise
+            self.complain(f"cannot {verb} {quoted(what)}: {error.strerror}")
 
     def complain(self, text: str, code: int = 1) -> None:
         sys.stdout.flush()
@@ -159,6 +179,23 @@ class Shell:
         if self.failed:
             sys.stdout.flush()
             raise click.exceptions.Exit(self.failed)
+
+
+def check_text(text: str) -> None:
+    """InvalidPath for bytes of the command line or of a local name that are no UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidPath("the name is not valid Unicode text") from None
+
+
+def check_url(url: str) -> None:
+    try:
+        good = bool(urllib.parse.urlsplit(url).hostname) and urllib.parse.urlsplit(url).port != 0
+    except ValueError:
+        good = False
+    if not good:
+        raise InvalidConfig(f"the NameNode's URL must be http://HOST:PORT, not {url!r}")
 
 
 def reason(error: DfsError) -> str:

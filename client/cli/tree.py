@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
+import re
 
 import click
 
 from ...common.errors import (
     DfsError,
-    IsADirectory,
     NotADirectory,
-    PathExists,
     PathNotFound,
     exit_code,
 )
@@ -27,7 +27,19 @@ from ...common.messages import (
 )
 from ...common.model import FileStatus
 from ...common.runtime import SystemClock
-from .support import Shell, finish, json_option, print_json, quoted, reason, shell_command, shown
+from .support import (
+    Refused,
+    Shell,
+    finish,
+    json_option,
+    print_json,
+    quoted,
+    reason,
+    shell_command,
+    shown,
+)
+
+MAX_TIME_S = 1e12
 
 
 @shell_command(name="mkdir")
@@ -36,13 +48,12 @@ from .support import Shell, finish, json_option, print_json, quoted, reason, she
 @click.option("-m", "mode", default="755", help="Octal mode.")
 def mkdir_command(shell: Shell, paths: tuple[str, ...], parents: bool, mode: str) -> None:
     """Make directories."""
-    try:
-        bits = int(mode, 8)
-    except ValueError:
-        raise click.BadParameter(f"{mode!r} is no octal mode") from None
+    if not re.fullmatch("[0-7]{1,4}", mode):
+        raise click.BadParameter(f"{mode!r} is no octal mode")
+    bits = int(mode, 8)
     for path in paths:
         with shell.reporting("create directory", path):
-            shell.call("mkdirs", Mkdirs(path=shell.path(path), mode=bits & 0o7777, parents=parents))
+            shell.call("mkdirs", Mkdirs(path=shell.path(path), mode=bits, parents=parents))
 
 
 def destination(shell: Shell, path: str, many: bool) -> tuple[str, bool]:
@@ -54,7 +65,7 @@ def destination(shell: Shell, path: str, many: bool) -> tuple[str, bool]:
         if many or path.endswith("/"):
             raise NotADirectory(path) from None
         return target, False
-    if many and not status.is_directory:
+    if (many or path.endswith("/")) and not status.is_directory:
         raise NotADirectory(path)
     return target, status.is_directory
 
@@ -111,9 +122,9 @@ def _copy(shell: Shell, status: FileStatus, goal: str, recursive: bool, force: b
         shell.call("copy", Copy(source=status.path, destination=goal, overwrite=force))
         return
     if not recursive:
-        raise IsADirectory("it is a directory; give -r to copy it")
+        raise Refused("Is a directory; give -r to copy it")
     if goal == status.path or goal.startswith(status.path.rstrip("/") + "/"):
-        raise PathExists("a directory can't be copied into itself")
+        raise Refused("a directory can't be copied into itself")
     # Listed before anything is made, so that a copy is never copied.
     entries = list(shell.walk(status.path))
     shell.call("mkdirs", Mkdirs(path=goal, mode=status.mode))
@@ -147,9 +158,9 @@ def rm_command(
     for status in _to_remove(shell, paths, force):
         with shell.reporting("remove", status.path):
             if status.path == "/":
-                raise PathExists("the root can't be deleted")
+                raise Refused("the root can't be removed")
             if status.is_directory and not recursive:
-                raise IsADirectory("Is a directory")
+                raise Refused("Is a directory; give -r to remove it")
             own = f"/user/{shell.user}/.Trash"
             if trash and not (status.path + "/").startswith(own + "/"):
                 moved = shell.call("move_to_trash", MoveToTrash(path=status.path))
@@ -188,6 +199,8 @@ def touch_command(
     date: float | None,
 ) -> None:
     """Set times to now; make empty files where there are none."""
+    if date is not None and not (math.isfinite(date) and abs(date) < MAX_TIME_S):
+        raise click.BadParameter(f"{date} is no time")
     when_ms = SystemClock().wall_ms() if date is None else int(date * 1000)
     times = {
         "mtime_ms": None if only_atime else when_ms,
@@ -231,11 +244,13 @@ def _trash_list(shell: Shell, as_json: bool) -> None:
     except PathNotFound:
         return
     for checkpoint in checkpoints:
-        for status in shell.walk(checkpoint.path):
+        found = list(shell.walk(checkpoint.path))
+        parents = {status.path.rpartition("/")[0] for status in found}
+        for status in found:
             original = status.path[len(checkpoint.path) :]
             if as_json:
                 print_json({"path": status.path, "original": original, "type": status.type})
-            elif not status.is_directory:
+            elif status.path not in parents:
                 print(f"{shown(original)}\t{shown(status.path)}")
 
 
