@@ -20,19 +20,16 @@ MAY_IMPORT = {
 
 def layers_of(path: Path) -> set[str]:
     """The layers that a module imports."""
-    package = path.relative_to(ROOT).parts[:-1]
-    found: set[str] = set()
+    package = ("twinfs", *path.relative_to(ROOT).parts[:-1])
+    found: set[tuple[str, ...]] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.level:
-            base = package[: len(package) - node.level + 1]
-            target = (*base, *(node.module or "").split("."))
-            if target and target[0]:
-                found.add(target[0])
-        elif isinstance(node, ast.Import):
-            found |= {a.name.split(".")[1] for a in node.names if a.name.startswith("twinfs.")}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("twinfs."):
-            found.add((node.module or "").split(".")[1])
-    return found & set(MAY_IMPORT)
+        if isinstance(node, ast.Import):
+            found |= {tuple(alias.name.split(".")) for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            module = tuple(node.module.split(".")) if node.module else ()
+            found |= {(*base, *module, alias.name) for alias in node.names}
+    return {name[1] for name in found if name[0] == "twinfs" and len(name) > 1} & set(MAY_IMPORT)
 
 
 def violations() -> list[str]:
