@@ -131,7 +131,7 @@ class FileSystem:
         return self._session.user
 
     async def call(self, operation: str, request: Struct) -> Any:
-        """Any operation of `messages.OPERATIONS`."""
+        """Any operation of `operations.OPERATIONS`."""
         return await self._session.namenode.call(operation, request)
 
     # --- looking ---

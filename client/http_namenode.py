@@ -14,8 +14,9 @@ from typing import Any
 from ..common import codec
 from ..common.codec import MSGPACK, error_of, pack
 from ..common.errors import DfsError, InvalidConfig, InvalidRequest, SafeMode, Unavailable
-from ..common.messages import OPERATIONS, Failure
+from ..common.messages import Failure
 from ..common.model import Struct
+from ..common.operations import OPERATIONS
 from ..common.retry import backoff_s
 from ..common.runtime import SystemClock, system_random
 

@@ -26,13 +26,13 @@ from ..common.errors import (
 )
 from ..common.messages import (
     MAX_FRAME_BYTES,
-    OPERATIONS,
     WIRE_VERSION,
     Failure,
     Hello,
     Welcome,
 )
 from ..common.model import Struct
+from ..common.operations import OPERATIONS
 from ..common.retry import backoff_s
 from ..common.runtime import Clock, SystemClock, system_random
 
@@ -44,7 +44,7 @@ RETRY_BASE_S, RETRY_CAP_S = 0.05, 2.0
 
 
 class NameNode(Protocol):
-    """Whatever carries out operations of `messages.OPERATIONS`."""
+    """Whatever carries out operations of `operations.OPERATIONS`."""
 
     async def call(self, operation: str, request: Struct) -> Any:
         """The operation's response; raises the DfsError the NameNode answered with, or Unavailable."""

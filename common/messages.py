@@ -1,7 +1,7 @@
-"""Every operation a NameNode answers: request, response, and whether it writes.
+"""What clients and DataNodes say to a NameNode: requests, answers, and the frames they travel in.
 
-`OPERATIONS` is the one registry. `POST /v1/<name>` and the WebSocket `/v1/rpc` share everything behind it.
-A request decodes into its struct at the edge, or the caller gets `invalid-request`.
+`common/operations.py` has the registry of what belongs together. A request decodes into its struct at the edge, or the
+caller gets `invalid-request`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from .model import (
     Block,
     BlockId,
     BlockRef,
-    ContentSummary,
     Digest,
     Event,
     FileBlocks,
@@ -613,81 +612,6 @@ class CommitRecovery(Struct, frozen=True, kw_only=True):
     block: BlockRef
     new_generation: GenerationStamp
     commit: BlockCommit | None = None
-
-
-# --- registry ----------------------------------------------------------------------------------
-
-
-class Operation(msgspec.Struct, frozen=True):
-    """One entry of the registry. *writes*: a request id makes a resend harmless."""
-
-    name: str
-    request: type[Struct]
-    response: type[Struct]
-    writes: bool
-    for_nodes: bool = False  # only DataNodes call it
-
-
-_Entry = tuple[str, type[Struct], type[Struct]]
-
-
-def _registry() -> dict[str, Operation]:
-    read: list[_Entry] = [
-        ("stat", Stat, FileStatus),
-        ("stat_many", StatMany, StatusList),
-        ("list", ListDirectory, DirectoryPage),
-        ("summarize", Summarize, ContentSummary),
-        ("locate", Locate, FileBlocks),
-        ("locate_many", LocateMany, LocatedMany),
-        ("get_xattrs", GetXattrs, Xattrs),
-        ("events", ReadEvents, EventPage),
-        ("report", GetReport, ClusterReport),
-        ("server_info", GetServerInfo, ServerInfo),
-        ("report_bad_replicas", ReportBadReplicas, Done),
-    ]
-    write: list[_Entry] = [
-        ("mkdirs", Mkdirs, FileStatus),
-        ("mkdirs_many", MkdirsMany, StatusList),
-        ("create", Create, FileStatus),
-        ("add_block", AddBlock, TargetBlock),
-        ("abandon_block", AbandonBlock, Done),
-        ("update_pipeline", UpdatePipeline, TargetBlock),
-        ("sync", Sync, Done),
-        ("complete", Complete, FileStatus),
-        ("append", Append, OpenedFile),
-        ("truncate", Truncate, OpenedFile),
-        ("allocate", Allocate, Allocation),
-        ("put_files", PutFiles, StatusList),
-        ("rename", Rename, Renamed),
-        ("delete", Delete, Deleted),
-        ("delete_many", DeleteMany, DeletedMany),
-        ("move_to_trash", MoveToTrash, Renamed),
-        ("concat", Concat, FileStatus),
-        ("copy", Copy, FileStatus),
-        ("set_replication", SetReplication, Done),
-        ("set_mode", SetMode, Done),
-        ("set_owner", SetOwner, Done),
-        ("set_times", SetTimes, Done),
-        ("set_xattr", SetXattr, Done),
-        ("remove_xattr", RemoveXattr, Done),
-        ("set_quota", SetQuota, Done),
-        ("renew_lease", RenewLease, Done),
-        ("recover_lease", RecoverLease, Recovered),
-    ]
-    nodes: list[_Entry] = [
-        ("register", Register, Registered),
-        ("heartbeat", Heartbeat, HeartbeatAnswer),
-        ("block_report", BlockReportPage, Done),
-        ("incremental_report", IncrementalReport, Done),
-        ("commit_recovery", CommitRecovery, Done),
-    ]
-    operations = [Operation(n, q, r, False) for n, q, r in read]
-    operations += [Operation(n, q, r, True) for n, q, r in write]
-    operations += [Operation(n, q, r, True, for_nodes=True) for n, q, r in nodes]
-    return {operation.name: operation for operation in operations}
-
-
-OPERATIONS: dict[str, Operation] = _registry()
 
 
 # --- frames of the WebSocket /v1/rpc -------------------------------------------------------------

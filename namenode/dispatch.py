@@ -23,16 +23,15 @@ from ..common.errors import (
     UnknownOperation,
 )
 from ..common.messages import (
-    OPERATIONS,
     Append,
     Call,
     Create,
     Done,
-    Operation,
     ReadEvents,
     Recovered,
 )
 from ..common.model import Struct
+from ..common.operations import OPERATIONS, Operation
 from ..common.paths import shown
 from ..common.runtime import Clock, new_uuid
 from . import events, leases

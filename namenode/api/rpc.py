@@ -23,12 +23,12 @@ from ...common.errors import (
 from ...common.messages import (
     MAX_CALLS_PER_FRAME,
     MAX_FRAME_BYTES,
-    OPERATIONS,
     WIRE_VERSION,
     Call,
     Hello,
     Welcome,
 )
+from ...common.operations import OPERATIONS
 from ...common.runtime import new_uuid
 from ..dispatch import FOLLOWED, Dispatcher, described
 from ..permissions import Caller

@@ -19,8 +19,9 @@ from twinfs.common.errors import (
     exit_code,
     http_status,
 )
-from twinfs.common.messages import OPERATIONS, BlockCommit, Create, Failure, Stat
+from twinfs.common.messages import BlockCommit, Create, Failure, Stat
 from twinfs.common.model import BlockId, BlockRef, GenerationStamp
+from twinfs.common.operations import OPERATIONS
 
 
 @pytest.mark.parametrize("cls", all_errors())

@@ -1,0 +1,83 @@
+"""Every operation a NameNode answers: request, response, and whether it writes.
+
+`OPERATIONS` is the one registry. `POST /v1/<name>` and the WebSocket `/v1/rpc` share everything behind it.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from . import messages as m
+from .model import ContentSummary, FileBlocks, FileStatus, Struct, TargetBlock
+
+
+class Operation(msgspec.Struct, frozen=True):
+    """One entry of the registry. *writes*: a request id makes a resend harmless."""
+
+    name: str
+    request: type[Struct]
+    response: type[Struct]
+    writes: bool
+    for_nodes: bool = False  # only DataNodes call it
+
+
+_Entry = tuple[str, type[Struct], type[Struct]]
+
+
+def _registry() -> dict[str, Operation]:
+    read: list[_Entry] = [
+        ("stat", m.Stat, FileStatus),
+        ("stat_many", m.StatMany, m.StatusList),
+        ("list", m.ListDirectory, m.DirectoryPage),
+        ("summarize", m.Summarize, ContentSummary),
+        ("locate", m.Locate, FileBlocks),
+        ("locate_many", m.LocateMany, m.LocatedMany),
+        ("get_xattrs", m.GetXattrs, m.Xattrs),
+        ("events", m.ReadEvents, m.EventPage),
+        ("report", m.GetReport, m.ClusterReport),
+        ("server_info", m.GetServerInfo, m.ServerInfo),
+        ("report_bad_replicas", m.ReportBadReplicas, m.Done),
+    ]
+    write: list[_Entry] = [
+        ("mkdirs", m.Mkdirs, FileStatus),
+        ("mkdirs_many", m.MkdirsMany, m.StatusList),
+        ("create", m.Create, FileStatus),
+        ("add_block", m.AddBlock, TargetBlock),
+        ("abandon_block", m.AbandonBlock, m.Done),
+        ("update_pipeline", m.UpdatePipeline, TargetBlock),
+        ("sync", m.Sync, m.Done),
+        ("complete", m.Complete, FileStatus),
+        ("append", m.Append, m.OpenedFile),
+        ("truncate", m.Truncate, m.OpenedFile),
+        ("allocate", m.Allocate, m.Allocation),
+        ("put_files", m.PutFiles, m.StatusList),
+        ("rename", m.Rename, m.Renamed),
+        ("delete", m.Delete, m.Deleted),
+        ("delete_many", m.DeleteMany, m.DeletedMany),
+        ("move_to_trash", m.MoveToTrash, m.Renamed),
+        ("concat", m.Concat, FileStatus),
+        ("copy", m.Copy, FileStatus),
+        ("set_replication", m.SetReplication, m.Done),
+        ("set_mode", m.SetMode, m.Done),
+        ("set_owner", m.SetOwner, m.Done),
+        ("set_times", m.SetTimes, m.Done),
+        ("set_xattr", m.SetXattr, m.Done),
+        ("remove_xattr", m.RemoveXattr, m.Done),
+        ("set_quota", m.SetQuota, m.Done),
+        ("renew_lease", m.RenewLease, m.Done),
+        ("recover_lease", m.RecoverLease, m.Recovered),
+    ]
+    nodes: list[_Entry] = [
+        ("register", m.Register, m.Registered),
+        ("heartbeat", m.Heartbeat, m.HeartbeatAnswer),
+        ("block_report", m.BlockReportPage, m.Done),
+        ("incremental_report", m.IncrementalReport, m.Done),
+        ("commit_recovery", m.CommitRecovery, m.Done),
+    ]
+    operations = [Operation(n, q, r, False) for n, q, r in read]
+    operations += [Operation(n, q, r, True) for n, q, r in write]
+    operations += [Operation(n, q, r, True, for_nodes=True) for n, q, r in nodes]
+    return {operation.name: operation for operation in operations}
+
+
+OPERATIONS: dict[str, Operation] = _registry()
