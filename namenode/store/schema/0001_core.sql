@@ -169,7 +169,7 @@ CREATE TABLE pending_events (
 );
 
 -- DataNodes ever registered. node_id is what replicas name; uuid is the node's own identity, kept on its volumes.
--- admin_state: 0 in service (others come with decommissioning).
+-- admin_state: see 0002_repair.sql.
 CREATE TABLE datanodes (
     node_id       BIGINT   PRIMARY KEY,
     uuid          $text    NOT NULL UNIQUE,
