@@ -9,6 +9,7 @@
     │   ├── QuotaExceeded         ├── NameQuotaExceeded, SpaceQuotaExceeded
     │   ├── LeaseConflict         somebody else is writing the file
     │   ├── LeaseLost             the caller's lease has expired or was taken over
+    │   ├── InvalidAcl               entries that contradict each other, or too many
     │   └── XattrNotFound, XattrExists
     ├── RequestError              the request itself is wrong; resending it can't help
     │   └── InvalidRequest, UnknownOperation, RequestTooLarge, VersionMismatch, Unsupported
@@ -118,6 +119,10 @@ class LeaseConflict(NamespaceError):
 
 class LeaseLost(NamespaceError):
     code = "lease-lost"
+
+
+class InvalidAcl(NamespaceError):
+    code = "invalid-acl"
 
 
 class XattrNotFound(NamespaceError):
@@ -260,6 +265,7 @@ HTTP_STATUS: dict[type[DfsError], int] = {
     PathNotFound: 404,
     XattrNotFound: 404,
     InvalidPath: 400,
+    InvalidAcl: 400,
     PermissionDenied: 403,
     QuotaExceeded: 403,
     RequestError: 400,
@@ -290,6 +296,7 @@ ERRNO: dict[type[DfsError], int] = {
     PathTooLong: errno.ENAMETOOLONG,
     PathTooDeep: errno.ENAMETOOLONG,
     InvalidMove: errno.EINVAL,
+    InvalidAcl: errno.EINVAL,
     PermissionDenied: errno.EACCES,
     QuotaExceeded: errno.EDQUOT,
     LeaseConflict: errno.EBUSY,

@@ -186,17 +186,21 @@ class ServerInfo(Struct, frozen=True, kw_only=True):
 
 
 class Mkdirs(Struct, frozen=True, kw_only=True):
-    """*parents*: create missing parents and don't mind if the directory is there (mkdir -p)."""
+    """*parents*: create missing parents and don't mind if the directory is there (mkdir -p).
+
+    *unmasked*: what *mode* was before the client's umask; it counts below a directory with a default ACL.
+    """
 
     path: PathText
     mode: Mode = 0o755
     parents: bool = True
+    unmasked: Mode | None = None
 
 
 class Create(Struct, frozen=True, kw_only=True):
     """Open a new file for writing by *holder*. Answers its status.
 
-    *overwrite* replaces an existing file. block_size is rounded up to a multiple of 1 MiB.
+    *overwrite* replaces an existing file. block_size is rounded up to a multiple of 1 MiB. *unmasked*: as in `Mkdirs`.
     """
 
     path: PathText
@@ -206,6 +210,7 @@ class Create(Struct, frozen=True, kw_only=True):
     create_parents: bool = True
     replication: Replication | None = None
     block_size: BlockSize | None = None
+    unmasked: Mode | None = None
 
 
 class BlockCommit(Struct, frozen=True, kw_only=True):
@@ -335,6 +340,7 @@ class PutFile(Struct, frozen=True, kw_only=True):
     block_size: BlockSize | None = None
     mtime_ms: int | None = None
     blocks: Annotated[list[BlockCommit], msgspec.Meta(max_length=65_536)] = []
+    unmasked: Mode | None = None  # as in `Mkdirs`
 
 
 class PutFiles(Struct, frozen=True, kw_only=True):

@@ -119,6 +119,7 @@ class FileStatus(Struct, frozen=True, kw_only=True):
     block_size: int = 0
     under_construction: bool = False
     children: int = -1  # of a directory, where it was counted; -1: not counted
+    acl: bool = False  # has an ACL beside its mode bits
 
     @property
     def name(self) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
+from . import access as a
 from . import messages as m
 from .model import ContentSummary, FileBlocks, FileStatus, Struct, TargetBlock
 
@@ -33,6 +34,8 @@ def _registry() -> dict[str, Operation]:
         ("locate", m.Locate, FileBlocks),
         ("locate_many", m.LocateMany, m.LocatedMany),
         ("get_xattrs", m.GetXattrs, m.Xattrs),
+        ("get_acl", a.GetAcl, a.AclStatus),
+        ("check_access", a.CheckAccess, m.Done),
         ("events", m.ReadEvents, m.EventPage),
         ("report", m.GetReport, m.ClusterReport),
         ("server_info", m.GetServerInfo, m.ServerInfo),
@@ -64,6 +67,10 @@ def _registry() -> dict[str, Operation]:
         ("set_xattr", m.SetXattr, m.Done),
         ("remove_xattr", m.RemoveXattr, m.Done),
         ("set_quota", m.SetQuota, m.Done),
+        ("set_acl", a.SetAcl, m.Done),
+        ("modify_acl", a.ModifyAcl, m.Done),
+        ("remove_acl_entries", a.RemoveAclEntries, m.Done),
+        ("remove_acl", a.RemoveAcl, m.Done),
         ("renew_lease", m.RenewLease, m.Done),
         ("recover_lease", m.RecoverLease, m.Recovered),
     ]

@@ -37,7 +37,7 @@ from ..common.runtime import Clock, new_uuid
 from . import events, leases
 from .datanodes import DataNodes
 from .leases import Recovery, WriteRules
-from .namespace import attributes, files, tree, whole
+from .namespace import access, attributes, files, tree, whole
 from .namespace.walk import walk
 from .permissions import Caller
 from .safemode import SafeModeGate
@@ -108,6 +108,8 @@ class Dispatcher:
             "locate": lambda tx, c, r: tree.locate(tx, c, r, nodes=nodes),
             "locate_many": lambda tx, c, r: tree.locate_many(tx, c, r, nodes=nodes),
             "get_xattrs": attributes.get_xattrs,
+            "get_acl": access.get_acl,
+            "check_access": access.check_access,
             "events": _read_events,
         }
 
@@ -161,6 +163,10 @@ class Dispatcher:
             "set_xattr": plain(attributes.set_xattr),
             "remove_xattr": plain(attributes.remove_xattr),
             "set_quota": plain(attributes.set_quota),
+            "set_acl": plain(access.set_acl),
+            "modify_acl": plain(access.modify_acl),
+            "remove_acl_entries": plain(access.remove_acl_entries),
+            "remove_acl": plain(access.remove_acl),
             "renew_lease": plain(leases.renew_lease),
             "recover_lease": recover_lease,
         }

@@ -7,6 +7,7 @@ from typing import Final
 
 from ..common.errors import PermissionDenied
 from ..common.paths import shown
+from . import acls
 from .store.sql import INode
 
 READ: Final = 4
@@ -29,6 +30,8 @@ class Caller:
 def allowed(caller: Caller, node: INode, action: int) -> bool:
     if caller.superuser:
         return True
+    if node.acl:
+        return acls.allowed(caller.user, caller.groups, node, action)
     if caller.user == node.owner:
         bits = node.mode >> 6
     elif node.group in caller.groups:
@@ -43,7 +46,7 @@ def require(caller: Caller, node: INode, action: int, path: str) -> None:
     if not allowed(caller, node, action):
         raise PermissionDenied(
             f"{caller.user} may not {_WORDS.get(action, 'use')} {shown(path)}: it belongs to "
-            f"{node.owner}:{node.group} with mode {node.mode:04o}"
+            f"{node.owner}:{node.group} with mode {node.mode:04o}{' and an ACL' if node.acl else ''}"
         )
 
 

@@ -30,6 +30,8 @@ COMMANDS = {
     "truncate": "content",
     "xattr": "attributes",
     "quota": "attributes",
+    "getfacl": "acl",
+    "setfacl": "acl",
     "lease": "attributes",
     "put": "content",
     "get": "content",

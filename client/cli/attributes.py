@@ -31,9 +31,7 @@ POLL_S = 0.2
 CLAUSE = re.compile(r"([ugoa]*)([-+=])([rwxXt]*|[ugo])")
 
 
-def _trees(
-    shell: Shell, paths: tuple[str, ...], verb: str, recursive: bool
-) -> Iterator[FileStatus]:
+def trees(shell: Shell, paths: tuple[str, ...], verb: str, recursive: bool) -> Iterator[FileStatus]:
     for status in shell.expand(paths, verb):
         yield status
         if recursive and status.is_directory:
@@ -75,7 +73,7 @@ def changed_mode(text: str, status: FileStatus) -> int:
 @click.option("-R", "recursive", is_flag=True, help="All that is below, too.")
 def chmod_command(shell: Shell, mode: str, paths: tuple[str, ...], recursive: bool) -> None:
     """Change MODE (octal, or like u+x,go-w) of PATHS."""
-    for status in _trees(shell, paths, "access", recursive):
+    for status in trees(shell, paths, "access", recursive):
         with shell.reporting("change the mode of", status.path):
             shell.call("set_mode", SetMode(path=status.path, mode=changed_mode(mode, status)))
 
@@ -89,7 +87,7 @@ def chown_command(shell: Shell, owner: str, paths: tuple[str, ...], recursive: b
     user, _, group = owner.partition(":")
     if not user and not group:
         raise click.UsageError("an owner or a group must be given")
-    for status in _trees(shell, paths, "access", recursive):
+    for status in trees(shell, paths, "access", recursive):
         with shell.reporting("change the owner of", status.path):
             shell.call(
                 "set_owner", SetOwner(path=status.path, owner=user or None, group=group or None)
@@ -114,7 +112,7 @@ def setrep_command(
 ) -> None:
     """Set how many copies files are to have."""
     changed = []
-    for status in _trees(shell, paths, "access", True):
+    for status in trees(shell, paths, "access", True):
         if status.is_directory:
             continue
         with shell.reporting("set the replication of", status.path):

@@ -122,13 +122,18 @@ def get_xattrs(tx: Transaction, caller: Caller, request: GetXattrs) -> Xattrs:
     rows = tx.all(
         "SELECT name, value FROM xattrs WHERE inode_id = ? ORDER BY name", (node.inode_id,)
     )
-    return Xattrs(xattrs={row[0]: bytes(row[1]) for row in rows})
+    return Xattrs(xattrs={row[0]: bytes(row[1]) for row in rows if _may_see(caller, row[0])})
+
+
+def _may_see(caller: Caller, name: str) -> bool:
+    return caller.superuser or name.startswith("user.")
 
 
 def set_xattr(tx: Transaction, caller: Caller, request: SetXattr, *, now_ms: int) -> None:
     found, node = existing(tx, caller, request.path)
     require(caller, node, WRITE, found.path)
     _check_xattr_name(request.name)
+    _require_namespace(caller, request.name)
     if len(request.name.encode()) + len(request.value) > MAX_XATTR_BYTES:
         raise InvalidRequest(f"name and value together may have {MAX_XATTR_BYTES} bytes")
     names = {
@@ -160,9 +165,16 @@ def _check_xattr_name(name: str) -> None:
         raise InvalidRequest(f"the attribute name {shown(name)} has unprintable characters")
 
 
+def _require_namespace(caller: Caller, name: str) -> None:
+    """user.* belongs to whoever may write the file, the other namespaces to superusers."""
+    if not caller.superuser and not name.startswith("user."):
+        raise PermissionDenied(f"User doesn't have permission for xattr: {shown(name)}")
+
+
 def remove_xattr(tx: Transaction, caller: Caller, request: RemoveXattr, *, now_ms: int) -> None:
     found, node = existing(tx, caller, request.path)
     require(caller, node, WRITE, found.path)
+    _require_namespace(caller, request.name)
     key = (node.inode_id, request.name)
     if tx.one("SELECT 1 FROM xattrs WHERE inode_id = ? AND name = ?", key) is None:
         raise XattrNotFound(f"{shown(found.path)} has no attribute {shown(request.name)}")

@@ -35,7 +35,7 @@ from ...common.model import (
     TargetBlock,
 )
 from ...common.paths import shown
-from .. import blockmap, leases, quotas
+from .. import acls, blockmap, leases, quotas
 from ..blockmap import BEING_WRITTEN, NodeDirectory, OpenBlock, Placer
 from ..leases import WriteRules
 from ..permissions import WRITE, Caller, require, require_removal
@@ -88,7 +88,11 @@ def new_file(
     block_size: int,
     mtime_ms: int,
     length: int = 0,
+    unmasked: int | None = None,
 ) -> INode:
+    acl = ""
+    if acls.inherits(parent):
+        mode, acl = acls.inherited(parent, mode if unmasked is None else unmasked, directory=False)
     return INode(
         parent_id=parent.inode_id,
         name=name,
@@ -103,6 +107,7 @@ def new_file(
         atime_ms=mtime_ms,
         length=length,
         block_size=block_size,
+        acl=acl,
     )
 
 
@@ -133,6 +138,7 @@ def create(
         replication=request.replication or rules.replication,
         block_size=rounded_block_size(request.block_size, rules),
         mtime_ms=now_ms,
+        unmasked=request.unmasked,
     )
     sql.insert(tx, node)
     leases.take(tx, node.inode_id, request.holder, now_ms)

@@ -40,12 +40,13 @@ from ...common.messages import (
 )
 from ...common.model import ContentSummary, FileBlocks, FileStatus, INodeId
 from ...common.paths import Components, join, parse, shown
-from .. import blockmap, quotas
+from .. import acls, blockmap, quotas
 from ..blockmap import NodeDirectory
 from ..permissions import EXECUTE, READ, WRITE, Caller, require, require_removal
 from ..store import sql
 from ..store.base import NewEvent, Transaction
 from ..store.sql import FLAG_OPEN, FLAG_QUOTA, KIND_DIRECTORY, INode
+from .access import require_below
 from .walk import Walk, existing, existing_file, status, walk, walk_parts
 
 MAX_LOCATED_PAGE = 1_000
@@ -139,6 +140,7 @@ def summarize(tx: Transaction, caller: Caller, request: Summarize) -> ContentSum
             space_consumed=node.length * node.replication,
         )
     require(caller, node, READ | EXECUTE, found.path)
+    require_below(tx, caller, node, READ, found.path)
     row = tx.one(
         "WITH RECURSIVE tree (inode_id) AS (SELECT CAST(? AS BIGINT) UNION ALL"
         " SELECT i.inode_id FROM inodes i JOIN tree t ON i.parent_id = t.inode_id WHERE i.kind = 1)"
@@ -171,8 +173,17 @@ def summarize(tx: Transaction, caller: Caller, request: Summarize) -> ContentSum
 
 
 def new_directory(
-    tx: Transaction, caller: Caller, parent: INode, name: str, mode: int, now_ms: int
+    tx: Transaction,
+    caller: Caller,
+    parent: INode,
+    name: str,
+    mode: int,
+    now_ms: int,
+    unmasked: int | None = None,
 ) -> INode:
+    acl = ""
+    if acls.inherits(parent):
+        mode, acl = acls.inherited(parent, mode if unmasked is None else unmasked, directory=True)
     return INode(
         parent_id=parent.inode_id,
         name=name,
@@ -187,17 +198,24 @@ def new_directory(
         atime_ms=now_ms,
         length=0,
         block_size=0,
+        acl=acl,
     )
 
 
 def make_parents(
-    tx: Transaction, caller: Caller, found: Walk, mode: int, now_ms: int, count: int
+    tx: Transaction,
+    caller: Caller,
+    found: Walk,
+    mode: int,
+    now_ms: int,
+    count: int,
+    unmasked: int | None = None,
 ) -> list[INode]:
     """Create *count* of the missing components of *found*; the chain with them. Checks were made."""
     chain = list(found.chain)
     done = len(found.parts) - found.missing
     for index in range(done, done + count):
-        node = new_directory(tx, caller, chain[-1], found.parts[index], mode, now_ms)
+        node = new_directory(tx, caller, chain[-1], found.parts[index], mode, now_ms, unmasked)
         sql.insert(tx, node)
         path = join(found.parts[: index + 1])
         tx.emit(NewEvent(now_ms, "mkdir", path, caller.user, INodeId(node.inode_id)))
@@ -225,7 +243,14 @@ def mkdirs(tx: Transaction, caller: Caller, request: Mkdirs, *, now_ms: int) -> 
             raise PathExists(f"{shown(found.path)} exists")
         return status(found.node, found.path)
     require_creation(tx, caller, found, parents=request.parents)
-    chain = make_parents(tx, caller, found, request.mode, now_ms, found.missing)
+    # Whoever creates parents must be able to go on inside them, whatever the last one's mode.
+    above, extra = (
+        request.mode | 0o300,
+        None if request.unmasked is None else request.unmasked | 0o300,
+    )
+    chain = make_parents(tx, caller, found, above, now_ms, found.missing - 1, extra)
+    final = found._replace(chain=chain, missing=1)
+    chain = make_parents(tx, caller, final, request.mode, now_ms, 1, request.unmasked)
     quotas.charge(tx, found.chain, found.missing, 0)
     return status(chain[-1], found.path)
 
@@ -316,7 +341,8 @@ def forget_writer(tx: Transaction, node: INode) -> None:
 
 
 def delete(tx: Transaction, caller: Caller, request: Delete, *, now_ms: int) -> Deleted:
-    """Unlink a file or a tree in one step, whatever its size; `existed` is false for a missing path."""
+    """Unlink a file or a tree in one step; `existed` is false for a missing path. As in HDFS, who is no superuser needs all
+    rights on every directory of it that is not empty."""
     found = walk(tx, caller, request.path)
     node = found.node
     if node is None:
@@ -326,6 +352,7 @@ def delete(tx: Transaction, caller: Caller, request: Delete, *, now_ms: int) -> 
     require_removal(caller, found.parent, node, found.path)
     if node.is_directory and not request.recursive and sql.children(tx, node.inode_id, "", 1):
         raise DirectoryNotEmpty(f"{shown(found.path)} is not empty")
+    require_below(tx, caller, node, READ | WRITE, found.path)
     names, space = quotas.usage(tx, node) if quotas.limited(found.chain) else (0, 0)
     sql.unlink(tx, node, now_ms)
     forget_writer(tx, node)

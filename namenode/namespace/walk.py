@@ -111,6 +111,7 @@ def status(node: INode, path: str) -> FileStatus:
             mtime_ms=node.mtime_ms,
             atime_ms=node.atime_ms,
             inode_id=INodeId(node.inode_id),
+            acl=bool(node.acl),
         )
     return FileStatus(
         path=path,
@@ -125,4 +126,5 @@ def status(node: INode, path: str) -> FileStatus:
         replication=node.replication,
         block_size=node.block_size,
         under_construction=bool(node.flags & FLAG_OPEN),
+        acl=bool(node.acl),
     )

@@ -199,6 +199,7 @@ def _put_file(
         block_size=block_size,
         mtime_ms=now_ms if entry.mtime_ms is None else entry.mtime_ms,
         length=length,
+        unmasked=entry.unmasked,
     )
     taken |= own
     batch.nodes.append(node)

@@ -9,6 +9,7 @@ from .base import Row, Transaction
 from .migrate import KIND_DIRECTORY, KIND_FILE, UNLINKED_PARENT
 
 __all__ = [
+    "COLUMNS",
     "FLAG_OPEN",
     "FLAG_QUOTA",
     "FLAG_XATTR",
@@ -49,6 +50,7 @@ class INode(NamedTuple):
     atime_ms: int
     length: int
     block_size: int
+    acl: str = ""
 
     @property
     def is_directory(self) -> bool:
@@ -61,14 +63,14 @@ class INode(NamedTuple):
 
 COLUMNS: Final = (
     "parent_id, name, inode_id, kind, mode, flags, replication, owner, grp,"
-    " mtime_ms, atime_ms, length, block_size"
+    " mtime_ms, atime_ms, length, block_size, acl"
 )
 _CHILD: Final = f"SELECT {COLUMNS} FROM inodes WHERE parent_id = ? AND name = ?"
 _BY_ID: Final = f"SELECT {COLUMNS} FROM inodes WHERE inode_id = ?"
 _CHILDREN: Final = (
     f"SELECT {COLUMNS} FROM inodes WHERE parent_id = ? AND name > ? ORDER BY name LIMIT ?"
 )
-_INSERT: Final = f"INSERT INTO inodes ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT: Final = f"INSERT INTO inodes ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _make = INode._make
 _updates: dict[tuple[str, ...], str] = {}  # the statement for each combination of changed columns
 
