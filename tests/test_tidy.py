@@ -445,10 +445,13 @@ def test_every_setting_has_an_effect() -> None:
 # --- the schema ---
 
 
-def test_schema_files_are_numbered_without_gaps() -> None:
+def test_schema_files_have_numbers_of_their_own() -> None:
+    """Numbers are given out to areas before their files are written, so one may be missing for a while."""
     folder = ROOT / "namenode" / "store" / "schema"
     names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
     assert all(re.fullmatch(r"\d{4}_[a-z0-9_]+\.sql", name) for name in names), names
-    assert [int(name[:4]) for name in names] == list(range(1, len(names) + 1))
-    assert [number for number, _ in migrate.scripts()] == list(range(1, len(names) + 1))
-    assert migrate.latest_version() == len(names)
+    numbers = [int(name[:4]) for name in names]
+    assert numbers[0] == 1
+    assert len(set(numbers)) == len(numbers)
+    assert [number for number, _ in migrate.scripts()] == numbers
+    assert migrate.latest_version() == numbers[-1]

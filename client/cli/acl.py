@@ -138,5 +138,5 @@ def setfacl_command(
             elif replace is not None:
                 shell.call("set_acl", SetAcl(path=status.path, entries=wanted))
             else:
-                scope = "default" if remove_default else "all"
-                shell.call("remove_acl", RemoveAcl(path=status.path, scope=scope))
+                removal = RemoveAcl(path=status.path, scope="default" if remove_default else "all")
+                shell.call("remove_acl", removal)
