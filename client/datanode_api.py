@@ -12,6 +12,7 @@ from ..common.config import ClientConfig
 from ..common.errors import ConnectionLost, DfsError, TimedOut
 from ..common.framing import FrameSocket, connect
 from ..common.model import NodeAddress
+from ..common.proxy import parse_proxy
 
 MAX_IDLE = 8  # kept for each DataNode
 
@@ -25,10 +26,11 @@ class ConnectionPool:
         self._idle: dict[str, collections.deque[FrameSocket]] = {}
         self._local: dict[str, bool] = {}
         self._closed = False
+        self._proxy = parse_proxy(config.proxy)
 
     def endpoint(self, node: NodeAddress) -> str:
         """The Unix socket's path where it can be used, else HOST:PORT."""
-        if not node.socket or not self._config.short_circuit:
+        if not node.socket or not self._config.short_circuit or self._proxy is not None:
             return node.data
         known = self._local.get(node.socket)
         if known is None:
@@ -54,6 +56,7 @@ class ConnectionPool:
             endpoint,
             connect_timeout_s=self._config.connect_timeout_s,
             stall_timeout_s=self._config.read_timeout_s,
+            proxy=self._proxy,
         )
 
     def take(self, node: NodeAddress) -> tuple[FrameSocket, bool]:

@@ -17,6 +17,7 @@ from ..common.errors import DfsError, InvalidConfig, InvalidRequest, SafeMode, U
 from ..common.messages import Failure
 from ..common.model import Struct
 from ..common.operations import OPERATIONS
+from ..common.proxy import parse_proxy
 from ..common.retry import backoff_s
 from ..common.runtime import SystemClock, system_random
 
@@ -27,7 +28,13 @@ class HttpNameNode:
     """A kept-alive connection to one NameNode. Not to be shared between threads."""
 
     def __init__(
-        self, url: str, *, user: str, retry_s: float = 30.0, connect_timeout_s: float = 5.0
+        self,
+        url: str,
+        *,
+        user: str,
+        retry_s: float = 30.0,
+        connect_timeout_s: float = 5.0,
+        proxy: str = "",
     ) -> None:
         parts = urllib.parse.urlsplit(url)
         if parts.scheme != "http" or not parts.hostname:
@@ -37,6 +44,7 @@ class HttpNameNode:
         self._user = user
         self._retry_s = retry_s
         self._connect_timeout_s = connect_timeout_s
+        self._proxy = parse_proxy(proxy)
         self._client = os.urandom(16).hex()
         self._count = 0
         self._clock = SystemClock()
@@ -65,9 +73,13 @@ class HttpNameNode:
         try:
             headers["X-TwinFS-User"] = self._user
             if self._connection is None:
+                proxy = self._proxy
                 self._connection = http.client.HTTPConnection(
-                    self._host, self._port, timeout=self._connect_timeout_s
+                    *(proxy[:2] if proxy else (self._host, self._port)),
+                    timeout=self._connect_timeout_s,
                 )
+                if proxy is not None:
+                    self._connection.set_tunnel(self._host, self._port, headers=proxy.headers)
                 self._connection.connect()
                 self._connection.sock.settimeout(CALL_TIMEOUT_S)
             self._connection.request(

@@ -79,6 +79,7 @@ class RpcNameNode:
         software: str = "twinfs",
         retry_s: float = 30.0,
         connect_timeout_s: float = 5.0,
+        proxy: str = "",
         clock: Clock | None = None,
         rng: random.Random | None = None,
     ) -> None:
@@ -87,6 +88,7 @@ class RpcNameNode:
         self._software = software
         self._retry_s = retry_s
         self._connect_timeout_s = connect_timeout_s
+        self._proxy = proxy or None
         self._clock = clock or SystemClock()
         self._rng = rng or system_random()
         self._client_id = os.urandom(16)
@@ -258,7 +260,12 @@ class RpcNameNode:
         try:
             async with asyncio.timeout(self._connect_timeout_s):
                 socket = await self._session.ws_connect(
-                    f"{url}/v1/rpc", max_msg_size=0, compress=0, heartbeat=30.0, autoclose=True
+                    f"{url}/v1/rpc",
+                    max_msg_size=0,
+                    compress=0,
+                    heartbeat=30.0,
+                    autoclose=True,
+                    proxy=self._proxy,
                 )
                 hello = Hello(
                     wire_version=WIRE_VERSION,

@@ -44,6 +44,7 @@ class Session:
             user=self.user,
             retry_s=config.retry_s,
             connect_timeout_s=config.connect_timeout_s,
+            proxy=config.proxy,
             clock=self.clock,
             rng=self.rng,
         )

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 from .errors import InvalidConfig
 from .model import DEFAULT_BLOCK_BYTES, MAX_BLOCK_BYTES, MIB
+from .proxy import parse_proxy
 
 
 def _positive(config: Any, *names: str) -> None:
@@ -70,6 +71,7 @@ class NameNodeConfig:
     safe_mode_nodes: int = 1  # DataNodes that must have registered before writes are allowed
     max_request_bytes: int = 16 * MIB  # a larger body is refused unread
     max_transfers_per_node: int = 8  # repair copies one node sends or receives at a time
+    faults: str = ""  # file with faults to inject, for trying a cluster out; "" = none, and no cost
     log_level: str = "INFO"  # or "DEBUG", "WARNING", "ERROR"
     log_format: str = "text"  # or "json"
 
@@ -111,6 +113,8 @@ class DataNodeConfig:
     idle_timeout_s: float = 300.0  # an idle connection is closed after this
     stall_timeout_s: float = 60.0  # a peer that moves no byte for this long is given up
     report_page: int = 10_000  # replicas in a page of a full block report
+    proxy: str = ""  # http://NAME@HOST:PORT of an HTTP proxy for all connections made; "" = none
+    faults: str = ""  # file with faults to inject, for trying a cluster out; "" = none, and no cost
     log_level: str = "INFO"  # or "DEBUG", "WARNING", "ERROR"
     log_format: str = "text"  # or "json"
 
@@ -122,6 +126,7 @@ class DataNodeConfig:
             raise InvalidConfig("the same volume directory is given twice")
         if not 0 <= self.small_block_bytes <= MIB:
             raise InvalidConfig("small_block_bytes must be between 0 and 1 MiB")
+        parse_proxy(self.proxy)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +147,7 @@ class ClientConfig:
     short_circuit: bool = (
         True  # read through the DataNode's Unix socket where it is on this machine
     )
+    proxy: str = ""  # http://NAME@HOST:PORT of an HTTP proxy for all connections; "" = none
     trash: bool = True  # rm moves to the trash where the cluster has one
     working_directory: str = ""  # "" = /user/USER
 
@@ -152,6 +158,7 @@ class ClientConfig:
             raise InvalidConfig('durability must be "synced" or "replicated"')
         if not self.namenode.startswith(("http://", "https://")):
             raise InvalidConfig(f"namenode must be an http:// URL, not {self.namenode!r}")
+        parse_proxy(self.proxy)
 
     @property
     def user_name(self) -> str:

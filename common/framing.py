@@ -15,6 +15,7 @@ from .codec import error_of, unpack
 from .errors import ConnectionLost, DfsError, InvalidRequest, TimedOut, Unavailable
 from .messages import Failure
 from .model import Struct
+from .proxy import Proxy, connect_tcp
 from .transfer import (
     HEADER,
     MAX_PACKET_BYTES,
@@ -232,7 +233,9 @@ def decode(body: bytes | bytearray, kind: type[T]) -> T:
         raise InvalidRequest(f"malformed {kind.__name__}: {error}") from None
 
 
-def connect(address: str, *, connect_timeout_s: float, stall_timeout_s: float) -> FrameSocket:
+def connect(
+    address: str, *, connect_timeout_s: float, stall_timeout_s: float, proxy: Proxy | None = None
+) -> FrameSocket:
     """A connection to HOST:PORT, or to a Unix socket for a path. Raises Unavailable."""
     try:
         if address.startswith("/"):
@@ -245,7 +248,7 @@ def connect(address: str, *, connect_timeout_s: float, stall_timeout_s: float) -
                 raise
         else:
             host, _, port = address.rpartition(":")
-            sock = socket.create_connection((host.strip("[]"), int(port)), connect_timeout_s)
+            sock = connect_tcp(host.strip("[]"), int(port), connect_timeout_s, proxy)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error) or "no answer in time"
         raise Unavailable(f"can't reach the DataNode at {address}: {reason}") from None

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Protocol
 
+from . import disk
 from .errors import DfsError, InvalidConfig, StoreError, exit_code
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ def write_ready_file(path: str, facts: dict[str, object]) -> None:
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     temporary.write_text(json.dumps({"pid": os.getpid(), **facts}), encoding="utf-8")
-    temporary.replace(target)
+    disk.rename(temporary, target, "ready.rename")
 
 
 async def serve(service: Service, ready_file: str) -> None:

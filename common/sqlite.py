@@ -15,9 +15,11 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
+from . import disk
 from .errors import Busy, DfsError, DiskFull, InternalError, ShuttingDown, StoreDamaged, StoreError
 
 log = logging.getLogger(__name__)
@@ -61,6 +63,15 @@ def database_error(error: sqlite3.Error, path: Path) -> DfsError:
     if isinstance(error, sqlite3.IntegrityError):
         return InternalError(f"a constraint of the database was violated: {error}")
     return StoreError(f"the database {path} failed: {error}")
+
+
+def checkpoint(connection: sqlite3.Connection, path: Path, mode: str) -> None:
+    """Copy the write-ahead log into the database file; *mode* as in SQLite's `wal_checkpoint`."""
+
+    def copy() -> None:
+        connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()
+
+    disk.checkpoint(copy, path, "database.checkpoint")
 
 
 class Hooks(Protocol):
@@ -225,7 +236,10 @@ class GroupWriter:
                     break
             hooks.before_commit()
             self.committing = self.groups + 1
-            connection.execute("COMMIT")
+            try:
+                disk.commit(partial(connection.execute, "COMMIT"), self._path, "database.commit")
+            except OSError as error:
+                raise sqlite3.OperationalError(f"disk I/O error: {error.strerror}") from None
         except _RunApart as apart:
             self._rollback()
             if len(group) > 1:
@@ -334,12 +348,8 @@ class GroupWriter:
     def _sync_log(self) -> None:
         if self._log < 0:
             self._log = os.open(f"{self._path}-wal", os.O_RDWR | os.O_CLOEXEC)
-            folder = os.open(self._path.parent, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
-        os.fdatasync(self._log)
+            disk.fsync_directory(self._path.parent, "database.folder")
+        disk.sync_log(self._log, self._path, "database.sync")
 
 
 class _RunApart(Exception):
@@ -391,7 +401,7 @@ class Checkpointer:
                     size_bytes = self._wal.stat().st_size
                     if size_bytes > self.START_BYTES:
                         # Once all of the log is copied and no reader needs it, the writer starts it anew.
-                        connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+                        checkpoint(connection, self._path, "PASSIVE")
         finally:
             connection.close()
 
@@ -481,5 +491,5 @@ class Database:
         for connection in readers:
             connection.close()
         with contextlib.suppress(sqlite3.Error):
-            self._writer_connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            checkpoint(self._writer_connection, self._path, "TRUNCATE")
         self._writer_connection.close()

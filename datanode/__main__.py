@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ..common import logs, service
+from ..common import faults, logs, service
 from ..common.config import DataNodeConfig, load
 from ..common.errors import DfsError, exit_code
 from ..common.options import config_options
@@ -22,13 +22,14 @@ def command(config_file: str | None, **flags: Any) -> None:
     try:
         config = load(DataNodeConfig, flags, file=config_file)
         logs.set_up(config.log_level, config.log_format)
+        clock = faults.set_up(config.faults)
     except DfsError as error:
         print(f"dfs datanode: {error.message}", file=sys.stderr)
         sys.exit(exit_code(error))
     from .server import DataNodeServer
 
     async def make() -> service.Service:
-        return DataNodeServer(config)
+        return DataNodeServer(config, clock=clock)
 
     sys.exit(service.run(make, config.ready_file, "dfs datanode"))
 

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+from ..common import disk
 from ..common.checksum import CHUNK_BYTES, DIGEST_BYTES, block_digest
 from ..common.errors import (
     BlockNotFound,
@@ -29,7 +30,7 @@ from ..common.model import BlockId, BlockRef, GenerationStamp
 from ..common.transfer import SmallBlock
 from .index import Replica
 from .replicas import Found, copy_prefix, is_intact, write_all
-from .volumes import Volume, choose_volume, fsync_directory, storage_error
+from .volumes import Volume, choose_volume, storage_error
 from .writing import WritingReplica
 
 log = logging.getLogger(__name__)
@@ -114,6 +115,7 @@ class BlockStore:
 
     def _open_file(self, volume: Volume, path: Path) -> int:
         try:
+            disk.reading(path)
             return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             volume.check()
@@ -196,7 +198,7 @@ class BlockStore:
             else:
                 source = volume.final_path(base.block_id, base.generation)
                 if length == stored.length and source.stat().st_nlink == 1:
-                    os.link(source, path)
+                    disk.link(source, path, "base.link")
                 else:
                     copy_prefix(source, path, length)
         except FileExistsError:
@@ -252,11 +254,12 @@ class BlockStore:
             if stored.inline:
                 with path.open("wb", buffering=0) as file:
                     write_all(file.fileno(), memoryview(volume.index.data(block.block_id) or b""))
-                    os.fdatasync(file.fileno())
+                    disk.fdatasync(file.fileno(), "reopen.sync")
             else:
-                volume.final_path(block.block_id, stored.generation).rename(path)
+                final = volume.final_path(block.block_id, stored.generation)
+                disk.rename(final, path, "reopen.rename")
             # Found at a restart by its newer generation, even while the record is still there.
-            fsync_directory(path.parent)
+            disk.fsync_directory(path.parent, "reopen.folder")
             volume.index.remove([block.block_id])
         except OSError as error:
             volume.check()
@@ -273,7 +276,7 @@ class BlockStore:
         path = replica.volume.writing_path(replica.block_id, generation)
         if path != replica.path:
             try:
-                replica.path.rename(path)
+                disk.rename(replica.path, path, "replica.generation")
             except OSError as error:
                 raise storage_error(error, f"can't rename {replica.path.name}") from None
             with replica.lock:
@@ -308,16 +311,16 @@ class BlockStore:
                     replica.sync()
                 final = volume.final_path(replica.block_id, generation)
                 volume.make_folder(final)
-                replica.path.rename(final)
+                disk.rename(replica.path, final, "replica.rename")
                 try:
                     if durable:
-                        fsync_directory(final.parent)
+                        disk.fsync_directory(final.parent, "replica.folder")
                     stored = Replica(replica.block_id, generation, length, False, digests)
                     volume.index.add([stored]).result()
                 except (OSError, DfsError):
                     # Still being written, then, and where its name says so.
                     with contextlib.suppress(OSError):
-                        final.rename(replica.path)
+                        disk.rename(final, replica.path, "replica.unpublish")
                     raise
                 replica.close()
         except OSError as error:
@@ -372,14 +375,14 @@ class BlockStore:
                 with temporary.open("wb", buffering=0) as file:
                     write_all(file.fileno(), piece)
                     if durable:
-                        os.fdatasync(file.fileno())
+                        disk.fdatasync(file.fileno(), "batch.sync")
             for temporary, final in files:
                 volume.make_folder(final)
-                temporary.rename(final)
+                disk.rename(temporary, final, "batch.rename")
                 folders.add(final.parent)
             if durable:
                 for folder in folders:
-                    fsync_directory(folder)
+                    disk.fsync_directory(folder, "batch.folder")
         except OSError as error:
             for temporary, _ in files:
                 with contextlib.suppress(OSError):
@@ -424,7 +427,7 @@ class BlockStore:
             if not stored.inline:
                 path = volume.final_path(stored.block_id, stored.generation)
                 with contextlib.suppress(OSError):
-                    path.rename(volume.path / "quarantine" / path.name)
+                    disk.rename(path, volume.path / "quarantine" / path.name, "quarantine.rename")
             volume.index.remove([stored.block_id])
             volume.count(-1, -stored.length)
 
@@ -465,8 +468,8 @@ class BlockStore:
                     try:
                         # Both names until the record is durable: a crash leaves one that fits it.
                         with contextlib.suppress(FileExistsError):
-                            os.link(source, target)
-                        fsync_directory(target.parent)
+                            disk.link(source, target, "recovery.link")
+                        disk.fsync_directory(target.parent, "recovery.folder")
                         volume.index.add([renewed]).result()
                         source.unlink()
                     except OSError as error:

@@ -19,6 +19,7 @@ from ..common.errors import (
 )
 from ..common.framing import FrameSocket, Packet, ask, connect, decode
 from ..common.model import Block, BlockBase, NodeAddress, NodeId
+from ..common.proxy import Proxy
 from ..common.transfer import (
     Flag,
     Kind,
@@ -47,6 +48,7 @@ class Peers:
     connect_timeout_s: float
     stall_timeout_s: float
     own_sockets: frozenset[str] = field(default_factory=frozenset)
+    proxy: Proxy | None = None
 
     def require_joined(self) -> None:
         """What is written here is reported under this node's id, so there has to be one."""
@@ -58,6 +60,7 @@ class Peers:
             address.data,
             connect_timeout_s=self.connect_timeout_s,
             stall_timeout_s=self.stall_timeout_s,
+            proxy=self.proxy,
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
+from ..common import disk
 from ..common.checksum import CHUNK_BYTES, DIGEST_BYTES, chunk_count, digest_of
 from ..common.errors import ChecksumMismatch
 
@@ -26,6 +27,7 @@ def is_intact(found: Found) -> bool:
         if len(found.data) != found.length:
             return False
         return not found.length or digest_of(found.data) == found.digests
+    disk.reading(found.descriptor)
     for number in range(chunk_count(found.length)):
         size = min(CHUNK_BYTES, found.length - number * CHUNK_BYTES)
         chunk = os.pread(found.descriptor, size, number * CHUNK_BYTES)
@@ -42,6 +44,7 @@ def require_digest(payload: memoryview, digest: bytes, what: str) -> None:
 
 
 def write_all(descriptor: int, data: memoryview) -> None:
+    disk.writing(descriptor, 0)
     done = 0
     while done < len(data):
         done += os.write(descriptor, data[done:])
@@ -50,6 +53,7 @@ def write_all(descriptor: int, data: memoryview) -> None:
 def copy_prefix(source: os.PathLike[str], target: os.PathLike[str], length: int) -> None:
     """Make *target*, which must not exist, of the first *length* bytes of *source*."""
     with open(source, "rb") as reader, open(target, "xb") as writer:  # noqa: PTH123
+        disk.writing(writer.fileno(), 0)
         done = 0
         while done < length:
             copied = os.copy_file_range(reader.fileno(), writer.fileno(), length - done)

@@ -64,7 +64,9 @@ class Reporter:
         threads: ThreadPoolExecutor,
     ) -> None:
         """*joined* is called with the cluster's id and this node's after registration."""
-        self._namenode = RpcNameNode([url], user="datanode", software=f"datanode/{__version__}")
+        self._namenode = RpcNameNode(
+            [url], user="datanode", software=f"datanode/{__version__}", proxy=config.proxy
+        )
         self._url = url
         self._config = config
         self._store = store

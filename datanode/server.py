@@ -16,6 +16,7 @@ from .. import __version__
 from ..common.config import DataNodeConfig
 from ..common.errors import DfsError, InvalidConfig, VolumeFailed
 from ..common.model import BlockRef, NodeAddress, NodeId
+from ..common.proxy import parse_proxy
 from ..common.runtime import Clock, SystemClock, new_uuid, system_random
 from .api.blocks import BlocksApi
 from .blockstore import BlockStore
@@ -59,7 +60,10 @@ class DataNodeServer:
             volumes, small_block_bytes=config.small_block_bytes, rng=self._rng
         )
         peers = Peers(
-            node_id=node_id, connect_timeout_s=5.0, stall_timeout_s=config.stall_timeout_s
+            node_id=node_id,
+            connect_timeout_s=5.0,
+            stall_timeout_s=config.stall_timeout_s,
+            proxy=parse_proxy(config.proxy),
         )
 
         def on_bad(block: BlockRef) -> None:

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ..common import disk
 from ..common.checksum import CHUNK_BYTES, digest_of
 from ..common.errors import (
     DfsError,
@@ -34,14 +35,6 @@ NAME = re.compile(r"blk_(\d+)_(\d+)")
 
 def block_name(block_id: int, generation: int) -> str:
     return f"blk_{block_id}_{generation}"
-
-
-def fsync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def storage_error(error: OSError, what: str) -> DfsError:
@@ -117,9 +110,9 @@ class Volume:
         with temporary.open("w", encoding="utf-8") as file:
             json.dump(wanted, file)
             file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self.path / "VERSION")
-        fsync_directory(self.path)
+            disk.fsync(file.fileno(), "version.sync")
+        disk.rename(temporary, self.path / "VERSION", "version.rename")
+        disk.fsync_directory(self.path, "version.folder")
         self.version = wanted
 
     @property
@@ -139,7 +132,7 @@ class Volume:
         folder = path.parent
         if not folder.is_dir():
             folder.mkdir(exist_ok=True)
-            fsync_directory(folder.parent)
+            disk.fsync_directory(folder.parent, "blocks.folder")
 
     def files(self, kind: str) -> Iterator[tuple[int, int, Path]]:
         """(block id, generation, path) of the files in `blocks` or `writing`."""
@@ -165,7 +158,7 @@ class Volume:
                 error,
                 aside,
             )
-            file.replace(aside)
+            disk.rename(file, aside, "index.aside")
             for suffix in ("-wal", "-shm"):
                 with contextlib.suppress(FileNotFoundError):
                     Path(f"{file}{suffix}").unlink()
@@ -196,7 +189,7 @@ class Volume:
             known = self.index.get(block_id)
             if known is None:
                 log.info("%s was never recorded; it counts as being written", path)
-                path.rename(self.writing_path(block_id, generation))
+                disk.rename(path, self.writing_path(block_id, generation), "sweep.unrecorded")
             elif known.inline or known.generation != generation:
                 path.unlink()
         for block_id, generation, path in list(self.files("writing")):
@@ -212,7 +205,7 @@ class Volume:
                 if final.exists():
                     path.unlink()
                 else:
-                    path.rename(final)
+                    disk.rename(path, final, "sweep.recorded")
         for path in (self.path / "writing").glob("put_*"):
             path.unlink()
         after, lost = 0, []
@@ -282,6 +275,7 @@ class Volume:
         try:
             descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             try:
+                disk.writing(descriptor, 0)
                 os.write(descriptor, b"probe")
             finally:
                 os.close(descriptor)

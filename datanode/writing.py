@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+from ..common import disk
 from ..common.checksum import CHUNK_BYTES, DIGEST_BYTES, ChunkHasher, digest_of
 from ..common.errors import InvalidRequest, StaleGeneration
 from ..common.model import MAX_BLOCK_BYTES
@@ -51,6 +52,7 @@ class WritingReplica:
         if len(digests) < whole * DIGEST_BYTES:
             digests = self._rehash(whole)
         try:
+            disk.writing(self.descriptor, length)
             os.ftruncate(self.descriptor, length)
             tail = os.pread(self.descriptor, length - whole * CHUNK_BYTES, whole * CHUNK_BYTES)
         except OSError as error:
@@ -84,6 +86,7 @@ class WritingReplica:
         with self.lock:
             self._require_owner(owner)
             try:
+                disk.writing(self.descriptor, offset)
                 done = 0
                 while done < len(payload):
                     done += os.pwrite(self.descriptor, payload[done:], offset + done)
@@ -105,7 +108,7 @@ class WritingReplica:
             return
         if self._flushing is None or self._flushing.done():
             self._flushed_bytes = self.length
-            self._flushing = threads.submit(os.fdatasync, self.descriptor)
+            self._flushing = threads.submit(disk.fdatasync, self.descriptor, "replica.writeback")
 
     def sync(self) -> None:
         """fsync of everything written so far."""
@@ -113,7 +116,7 @@ class WritingReplica:
             if self._flushing is not None:
                 self._flushing.result()
                 self._flushing = None
-            os.fdatasync(self.descriptor)
+            disk.fdatasync(self.descriptor, "replica.sync")
         except OSError as error:
             raise storage_error(error, f"can't sync {self.path.name}") from None
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ..common import logs, service
+from ..common import faults, logs, service
 from ..common.config import NameNodeConfig, load
 from ..common.errors import DfsError, exit_code
 from ..common.options import config_options
@@ -22,13 +22,14 @@ def command(config_file: str | None, **flags: Any) -> None:
     try:
         config = load(NameNodeConfig, flags, file=config_file)
         logs.set_up(config.log_level, config.log_format)
+        clock = faults.set_up(config.faults)
     except DfsError as error:
         print(f"dfs namenode: {error.message}", file=sys.stderr)
         sys.exit(exit_code(error))
     from .server import NameNodeServer
 
     async def make() -> service.Service:
-        return NameNodeServer(config)
+        return NameNodeServer(config, clock=clock)
 
     sys.exit(service.run(make, config.ready_file, "dfs namenode"))
 

@@ -77,6 +77,7 @@ class Shell:
                 user=self.user,
                 retry_s=self.config.retry_s,
                 connect_timeout_s=self.config.connect_timeout_s,
+                proxy=self.config.proxy,
             )
         try:
             return self._namenode.call(operation, request)

@@ -14,11 +14,13 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import psycopg
 from psycopg import errors as pg
 
+from ...common import disk
 from ...common.errors import DfsError, DiskFull, StoreConflict, StoreError, Unavailable
 from ...common.retry import backoff_s
 from ...common.runtime import Clock, system_random
@@ -38,6 +40,7 @@ from .base import (
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 WORDS: Final = {"blob": "BYTEA", "text": 'TEXT COLLATE "C"', "clustered": ""}
+DATABASE: Final = Path("postgresql")  # what fault plans call it
 CONNECTIONS: Final = 8
 ATTEMPTS: Final = 12
 RETRY_TOTAL_S: Final = 10.0
@@ -221,7 +224,7 @@ class PostgresStore:
                 # The connection broke. An operation without a request id might have been committed just before:
                 # only the caller can know, so it is told.
                 raise Unavailable(f"lost the metadata database: {_first(error)}") from None
-            except psycopg.Error as error:
+            except (psycopg.Error, OSError) as error:
                 raise StoreError(f"the metadata database failed: {_first(error)}") from None
             delay_s = backoff_s(number, self._rng, base_s=0.005, cap_s=1.0)
             waited_s += delay_s
@@ -262,7 +265,10 @@ class PostgresStore:
                     record(tx, result)
                 return result
 
-        return self._retry(lambda: self._with_connection(work))
+        def committed(connection: psycopg.Connection[Row]) -> T:
+            return disk.commit(lambda: work(connection), DATABASE, "database.commit")
+
+        return self._retry(lambda: self._with_connection(committed))
 
     async def run(self, operation: Operation[T]) -> T:
         return await self._in_thread(lambda: self._commit(operation, None))

@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 
 from ...common.errors import DfsError, InternalError, StoreError
 from ...common.runtime import Clock
-from ...common.sqlite import GroupWriter, Job, connect, database_error
+from ...common.sqlite import GroupWriter, Job, checkpoint, connect, database_error
 from ..events import INSERT, Sealer
 from . import answers, migrate
 from .base import (
@@ -418,7 +418,7 @@ class SqliteStore:
         for thread in self._readers:
             thread.join()
         with contextlib.suppress(sqlite3.Error):
-            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            checkpoint(self._connection, self._path, "TRUNCATE")
         self._connection.close()
         os.close(self._lock)
 
