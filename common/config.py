@@ -72,6 +72,7 @@ class NameNodeConfig:
     max_request_bytes: int = 16 * MIB  # a larger body is refused unread
     max_transfers_per_node: int = 8  # repair copies one node sends or receives at a time
     faults: str = ""  # file with faults to inject, for trying a cluster out; "" = none, and no cost
+    slow_operation_s: float = 1.0  # a call that takes longer is logged, with what held it up
     log_level: str = "INFO"  # or "DEBUG", "WARNING", "ERROR"
     log_format: str = "text"  # or "json"
 
@@ -115,6 +116,7 @@ class DataNodeConfig:
     report_page: int = 10_000  # replicas in a page of a full block report
     proxy: str = ""  # http://NAME@HOST:PORT of an HTTP proxy for all connections made; "" = none
     faults: str = ""  # file with faults to inject, for trying a cluster out; "" = none, and no cost
+    slow_operation_s: float = 10.0  # a request of a block stream that takes longer is logged
     log_level: str = "INFO"  # or "DEBUG", "WARNING", "ERROR"
     log_format: str = "text"  # or "json"
 

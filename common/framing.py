@@ -64,6 +64,9 @@ class FrameSocket:
         if sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._head = bytearray(_PACKET_START)
+        self.received_bytes = 0  # for the metrics, as are the next two
+        self.sent_bytes = 0
+        self.error_code = ""  # of the last error that was sent
 
     def set_timeout(self, seconds: float) -> None:
         # With a timeout of Python's own, a socket is non-blocking: a poll before each call, and no MSG_WAITALL.
@@ -86,6 +89,7 @@ class FrameSocket:
 
     def receive_into(self, view: memoryview) -> None:
         """Fill *view*."""
+        self.received_bytes += len(view)
         while view:
             try:
                 count = self.sock.recv_into(view, len(view), socket.MSG_WAITALL)
@@ -100,6 +104,7 @@ class FrameSocket:
     def send(self, *parts: bytes | bytearray | memoryview) -> None:
         """Send all of *parts*, without joining them."""
         views = [memoryview(part) for part in parts if len(part)]
+        self.sent_bytes += sum(len(view) for view in views)
         while views:
             try:
                 count = self.sock.sendmsg(views)
@@ -114,6 +119,7 @@ class FrameSocket:
 
     def send_file(self, descriptor: int, offset: int, length: int) -> None:
         """Send a range of an open file without bringing it into this process. OSError if the file fails."""
+        self.sent_bytes += length
         while length:
             try:
                 count = os.sendfile(self.sock.fileno(), descriptor, offset, length)
@@ -132,6 +138,7 @@ class FrameSocket:
         self.send(pack_frame(kind, body, flags))
 
     def send_error(self, error: DfsError) -> None:
+        self.error_code = error.code
         self.send_frame(Kind.RESPONSE, Failure(code=error.code, message=error.message), Flag.ERROR)
 
     def send_with_descriptor(self, body: Struct, descriptor: int) -> None:

@@ -542,6 +542,11 @@ class Heartbeat(Struct, frozen=True, kw_only=True):
     active_transfers: NonNegative = 0
     blocks: NonNegative = 0
     volumes: Annotated[list[VolumeReport], msgspec.Meta(max_length=256)] = []
+    # Since the process began, of its block streams: the dashboard's charts are made of them.
+    received_bytes: NonNegative = 0
+    sent_bytes: NonNegative = 0
+    requests: NonNegative = 0
+    errors: NonNegative = 0
 
 
 class DeleteReplicas(Struct, frozen=True, kw_only=True, tag="delete-replicas"):

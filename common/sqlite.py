@@ -21,11 +21,15 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from . import disk
 from .errors import Busy, DfsError, DiskFull, InternalError, ShuttingDown, StoreDamaged, StoreError
+from .runtime import elapsed_timer
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 # Operations after which a group goes to an idle disk although more are waiting: while it is made durable, they run.
 FULL_ENOUGH = int(os.environ.get("FE", "32"))
+# Groups are counted by size up to these bounds, for the metrics.
+GROUP_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+SLOW_SYNC_S = 1.0  # an fsync that takes longer is worth a line in the log
 
 
 def connect(path: Path, *, cache_kib: int, read_only: bool = False) -> sqlite3.Connection:
@@ -140,6 +144,8 @@ class GroupWriter:
         self._log = -1
         self.groups = 0
         self.operations = 0
+        self.sizes = [0] * (len(GROUP_SIZES) + 1)  # groups by the bound that their size fits under
+        self.sync_s = 0.0  # spent in making groups durable
         self.committing = 0  # the group whose effects readers may see
         self.durable = 0  # the group up to which everything is on the disk
         self._checkpointer = Checkpointer(path)
@@ -192,6 +198,11 @@ class GroupWriter:
         """Why nothing can be made durable any more."""
         return self._broken
 
+    @property
+    def queued(self) -> int:
+        """Operations waiting for their group."""
+        return len(self._queue)
+
     # --- the writing thread ---
 
     def _run(self) -> None:
@@ -215,6 +226,8 @@ class GroupWriter:
                     job.result, job.error = None, _as_error(error, self._path)
             self.groups += 1
             self.operations += len(group)
+            size = (max(len(group), 1) - 1).bit_length()
+            self.sizes[min(size, len(GROUP_SIZES))] += 1
             self._hand_over(group, self._connection.total_changes != before)
 
     def _run_group(
@@ -321,6 +334,7 @@ class GroupWriter:
     def _make_durable(self, entry: tuple[int, list[Job[Any]], bool]) -> None:
         number, group, wrote = entry
         if wrote:
+            began_s = elapsed_timer()
             try:
                 self._sync_log()
             except OSError as error:
@@ -329,6 +343,16 @@ class GroupWriter:
                 self._broken = StoreError(
                     f"the database {self._path} can't be made durable ({error.strerror}); "
                     "the process has to be restarted"
+                )
+            took_s = elapsed_timer() - began_s
+            self.sync_s += took_s
+            if took_s > SLOW_SYNC_S:
+                log.warning(
+                    "slow disk: making %d operations durable in %s took %.2f s",
+                    len(group),
+                    self._path,
+                    took_s,
+                    extra={"fields": {"slow": "disk", "duration_ms": round(took_s * 1e3)}},
                 )
         if self._broken is not None:
             for job in group:

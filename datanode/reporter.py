@@ -60,10 +60,11 @@ class Reporter:
         address: NodeAddress,
         cluster_id: str,
         active: Callable[[], int],
+        traffic: Callable[[], dict[str, int]],
         joined: Callable[[str, NodeId], Awaitable[None]],
         threads: ThreadPoolExecutor,
     ) -> None:
-        """*joined* is called with the cluster's id and this node's after registration."""
+        """*traffic* says what the counters of a heartbeat are. *joined* is called with the cluster's id and this node's after registration."""
         self._namenode = RpcNameNode(
             [url], user="datanode", software=f"datanode/{__version__}", proxy=config.proxy
         )
@@ -76,6 +77,8 @@ class Reporter:
         self._address = address
         self._cluster_id = cluster_id
         self._active = active
+        self._traffic = traffic
+        self.last_answer_s: float | None = None
         self._joined = joined
         self._threads = threads
         self._node_id: NodeId | None = None
@@ -146,6 +149,7 @@ class Reporter:
                     active_transfers=self._active(),
                     blocks=self._store.totals(),
                     volumes=volumes,
+                    **self._traffic(),
                 )
                 began_s = self._clock.monotonic_s()
                 async with asyncio.timeout(self._interval_s + 10.0):
@@ -156,6 +160,7 @@ class Reporter:
                 log.warning("no answer from the NameNode %s: %s", self._url, error)
                 await asyncio.sleep(RETRY_S)
                 continue
+            self.last_answer_s = self._clock.monotonic_s()
             if answer.register_again:
                 self._registered.clear()
                 continue

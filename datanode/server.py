@@ -15,10 +15,13 @@ from aiohttp import web
 from .. import __version__
 from ..common.config import DataNodeConfig
 from ..common.errors import DfsError, InvalidConfig, VolumeFailed
+from ..common.metrics import Exposition, readiness
 from ..common.model import BlockRef, NodeAddress, NodeId
 from ..common.proxy import parse_proxy
 from ..common.runtime import Clock, SystemClock, new_uuid, system_random
+from . import metrics
 from .api.blocks import BlocksApi
+from .api.status import StatusApi
 from .blockstore import BlockStore
 from .pipeline import Peers
 from .reporter import Reporter
@@ -28,6 +31,7 @@ from .volumes import Volume
 log = logging.getLogger(__name__)
 GRACE_S = 5.0
 VOLUME_CHECK_S = 5.0
+NAMENODE_SILENCE_S = 30.0  # after which the node says that it is not ready
 
 
 class DataNodeServer:
@@ -77,6 +81,16 @@ class DataNodeServer:
             idle_timeout_s=config.idle_timeout_s,
             stall_timeout_s=config.stall_timeout_s,
             on_bad=on_bad,
+            metrics=metrics.StreamMetrics(config.slow_operation_s),
+        )
+        exposition = Exposition("datanode", __version__)
+        metrics.register(
+            exposition,
+            streams.metrics,
+            store,
+            connections=lambda: {"busy": streams.active, "open": streams.open},
+            free_buffer_bytes=lambda: streams.free_buffer_bytes,
+            contact_age_s=self._contact_age_s,
         )
         data_port = streams.listen_tcp(config.host, config.data_port)
         socket_path = ""
@@ -86,6 +100,7 @@ class DataNodeServer:
         status: dict[str, Any] = {"version": __version__, "uuid": self._uuid}
         self._runner = web.AppRunner(web.Application(), access_log=None)
         self._runner.app.add_routes(BlocksApi(store, status).routes())
+        self._runner.app.add_routes(StatusApi(exposition, self._readiness).routes())
         await self._runner.setup()
         site = web.TCPSite(self._runner, config.host, config.port, backlog=512)
         try:
@@ -119,13 +134,30 @@ class DataNodeServer:
                 address=address,
                 cluster_id=cluster_id,
                 active=lambda: streams.active,
+                traffic=streams.metrics.traffic,
                 joined=joined,
                 threads=self._threads,
             )
             self._reporters.append(reporter)
             self._tasks.append(asyncio.create_task(reporter.run(), name=f"reporter {url}"))
         self._tasks.append(asyncio.create_task(self._watch_volumes(), name="volume watch"))
+        self._tasks.append(asyncio.create_task(exposition.watch_loop(1.0), name="loop watch"))
         return {"http": address.http, "data": address.data, "socket": socket_path}
+
+    def _contact_age_s(self) -> float:
+        """Since a NameNode last answered; since the start of the machine, if none did."""
+        answered = [r.last_answer_s for r in self._reporters if r.last_answer_s is not None]
+        return self._clock.monotonic_s() - max(answered, default=0.0)
+
+    def _readiness(self) -> tuple[int, dict[str, Any]]:
+        assert self._store is not None
+        problems = []
+        failed = [volume for volume in self._store.volumes if volume.failure]
+        if len(failed) == len(self._store.volumes):
+            problems.append("no volume is in service")
+        if self._reporters and self._contact_age_s() > NAMENODE_SILENCE_S:
+            problems.append(f"no NameNode has answered for {NAMENODE_SILENCE_S:.0f} s")
+        return readiness(problems, failed_volumes=len(failed), blocks=self._store.totals())
 
     def _open_volumes(self) -> tuple[list[Volume], str, NodeId]:
         """The volumes that work, the cluster they belong to, and this node's id there (0: none yet)."""

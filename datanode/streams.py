@@ -47,6 +47,7 @@ from ..common.transfer import (
     decode_request,
 )
 from .blockstore import BlockStore
+from .metrics import StreamMetrics
 from .pipeline import BlockReceiver, Peers, receive_many
 from .replicas import Found
 
@@ -62,6 +63,10 @@ class Budget:
         self._free_bytes = total_bytes
         self._total_bytes = total_bytes
         self._condition = threading.Condition()
+
+    @property
+    def free_bytes(self) -> int:
+        return self._free_bytes
 
     @contextlib.contextmanager
     def hold(self, size_bytes: int) -> Iterator[None]:
@@ -94,6 +99,7 @@ class StreamServer:
         idle_timeout_s: float,
         stall_timeout_s: float,
         on_bad: Callable[[BlockRef], None],
+        metrics: StreamMetrics | None = None,
     ) -> None:
         """*on_bad* is told of replicas that turned out to be unreadable or gone."""
         self._store = store
@@ -103,6 +109,7 @@ class StreamServer:
         self._idle_timeout_s = idle_timeout_s
         self._stall_timeout_s = stall_timeout_s
         self._on_bad = on_bad
+        self.metrics = metrics or StreamMetrics(slow_s=float("inf"))
         self._listeners: list[socket.socket] = []
         self._connections: set[FrameSocket] = set()
         self._busy: set[FrameSocket] = set()
@@ -189,6 +196,16 @@ class StreamServer:
         """Connections with a request under way."""
         return len(self._busy)
 
+    @property
+    def open(self) -> int:
+        """Connections, idle ones included."""
+        return len(self._connections)
+
+    @property
+    def free_buffer_bytes(self) -> int:
+        """What transfers may still take of the memory for their buffers."""
+        return self._budget.free_bytes
+
     # --- serving ---
 
     def _serve(self, connection: FrameSocket) -> None:
@@ -211,7 +228,8 @@ class StreamServer:
                 with self._lock:
                     self._busy.add(connection)
                 try:
-                    self._handle(connection, request)
+                    with self.metrics.timed(connection, request):
+                        self._handle(connection, request)
                 finally:
                     with self._lock:
                         self._busy.discard(connection)

@@ -32,6 +32,7 @@ class DataNode:
     volumes: list[VolumeReport] = field(default_factory=list)
     active_transfers: int = 0
     blocks: int = 0
+    beat: Heartbeat | None = None  # the last one
     scheduled: float = 0.0  # blocks given out lately; halves with every heartbeat
     was_dead: bool = False
     commands: collections.deque[Command] = field(default_factory=collections.deque)
@@ -88,6 +89,7 @@ class DataNodes:
         if node is None or node.uuid != message.uuid or node.last_s is None:
             return None
         node.last_s = self._clock.monotonic_s()
+        node.beat = message
         node.volumes = message.volumes
         node.active_transfers = message.active_transfers
         node.blocks = message.blocks

@@ -97,6 +97,7 @@ class Dispatcher:
         self._reads: dict[str, Read] = self._read_table()
         self._writes: dict[str, Write] = self._write_table()
         self.specials: dict[str, Special] = {}
+        self.count_failure: Callable[[DfsError], None] = lambda error: None  # of a frame's reads
 
     def _read_table(self) -> dict[str, Read]:
         nodes = self._nodes
@@ -222,7 +223,9 @@ class Dispatcher:
                     request = codec.unpack(call.request, OPERATIONS[call.operation].request)
                     answer: Any = (call.call_id, True, reads[call.operation](tx, caller, request))
                 except Exception as error:
-                    answer = (call.call_id, False, failure_of(*described(error, call.operation)))
+                    failed, reference = described(error, call.operation)
+                    self.count_failure(failed)
+                    answer = (call.call_id, False, failure_of(failed, reference))
                 replies.append(pack(answer))
             return b"".join(replies)
 

@@ -12,9 +12,13 @@ from aiohttp import web
 from .. import __version__
 from ..common.config import NameNodeConfig
 from ..common.errors import InvalidConfig
+from ..common.metrics import Exposition
 from ..common.model import NodeAddress, NodeId
 from ..common.runtime import Clock, SystemClock, system_random
+from . import metrics
 from .api.rpc import RpcApi
+from .api.status import StatusApi
+from .census import Counting
 from .datanodes import DataNodes
 from .dispatch import Dispatcher
 from .jobs import Jobs
@@ -44,6 +48,7 @@ class NameNodeServer:
         self._rpc: RpcApi | None = None
         self._runner: web.AppRunner | None = None
         self._jobs: asyncio.Task[None] | None = None
+        self._beside: list[asyncio.Task[None]] = []
 
     async def start(self) -> dict[str, object]:
         config = self._config
@@ -80,15 +85,23 @@ class NameNodeServer:
             version=__version__,
         )
         dispatcher.specials.update(reports.handlers())
+        counting = Counting(store, nodes, self._clock)
+        operations = metrics.OperationMetrics(config.slow_operation_s)
+        dispatcher.count_failure = operations.failed
+        exposition = Exposition("namenode", __version__)
+        metrics.register(exposition, operations, store, nodes, monitor, gate)
+        exposition.add(counting.families)
         self._rpc = RpcApi(
             dispatcher,
             cluster_id=cluster_id,
             version=__version__,
             max_request_bytes=config.max_request_bytes,
+            metrics=operations,
         )
         app = web.Application(client_max_size=config.max_request_bytes)
         app.add_routes(self._rpc.routes())
-        app.add_routes([web.get("/healthz", _healthz), web.get("/", _front)])
+        app.add_routes(StatusApi(exposition, store, gate).routes())
+        app.add_routes([web.get("/", _front)])
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True)
         await self._runner.setup()
         site = web.TCPSite(self._runner, config.host, config.port, backlog=1024, reuse_address=True)
@@ -99,6 +112,10 @@ class NameNodeServer:
                 f"can't listen on {config.host}:{config.port}: {error.strerror or error}"
             ) from None
         self._jobs = asyncio.create_task(jobs.run(), name="jobs")
+        self._beside = [
+            asyncio.create_task(exposition.watch_loop(1.0), name="loop watch"),
+            asyncio.create_task(counting.run(), name="census"),
+        ]
         host, port = self._runner.addresses[0][:2]
         return {"http": f"{host}:{port}", "cluster_id": cluster_id}
 
@@ -111,10 +128,10 @@ class NameNodeServer:
             await self._rpc.close()
         if self._runner is not None:
             await self._runner.cleanup()
-        if self._jobs is not None:
-            self._jobs.cancel()
+        for task in [*self._beside, *([self._jobs] if self._jobs is not None else [])]:
+            task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._jobs
+                await task
         if self._store is not None:
             await self._store.close()
 
@@ -123,10 +140,6 @@ def _facts(tx: Transaction) -> tuple[str, list[tuple[NodeId, str, NodeAddress]]]
     row = tx.one("SELECT value FROM meta WHERE name = 'cluster_id'")
     assert row is not None
     return row[0], known_nodes(tx)
-
-
-async def _healthz(request: web.Request) -> web.Response:
-    return web.Response(text="ok\n")
 
 
 async def _front(request: web.Request) -> web.Response:

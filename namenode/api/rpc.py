@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from aiohttp import WSMsgType, web
@@ -29,14 +29,16 @@ from ...common.messages import (
     Welcome,
 )
 from ...common.operations import OPERATIONS
-from ...common.runtime import new_uuid
+from ...common.runtime import elapsed_timer, new_uuid
 from ..dispatch import FOLLOWED, Dispatcher, described
+from ..metrics import OperationMetrics
 from ..permissions import Caller
 from ..store.base import RequestId
 
 log = logging.getLogger(__name__)
 HELLO_TIMEOUT_S = 10.0
 MAX_CALLS_IN_FLIGHT = 8_192  # of one connection
+WAITING = frozenset({"heartbeat"})  # answered late on purpose
 SEND_TIMEOUT_S = 60.0  # a client that takes no answer for so long is dropped
 
 
@@ -44,12 +46,19 @@ class RpcApi:
     """Routes of the NameNode's own interface."""
 
     def __init__(
-        self, dispatcher: Dispatcher, *, cluster_id: str, version: str, max_request_bytes: int
+        self,
+        dispatcher: Dispatcher,
+        *,
+        cluster_id: str,
+        version: str,
+        max_request_bytes: int,
+        metrics: OperationMetrics,
     ) -> None:
         self._dispatcher = dispatcher
         self._cluster_id = cluster_id
         self._version = version
         self._max_request_bytes = max_request_bytes
+        self._metrics = metrics
         self._connections: set[_Connection] = set()
         self._closing = False
 
@@ -70,13 +79,25 @@ class RpcApi:
         form = MSGPACK if request.content_type == MSGPACK else JSON
         accept = request.headers.get("Accept", "")
         answer_form = MSGPACK if MSGPACK in accept else JSON if JSON in accept else form
+        name, metrics, began_s = request.match_info["operation"], self._metrics, elapsed_timer()
         try:
             answer = await self._post(request, form)
         except asyncio.CancelledError:
             raise
         except Exception as error:
-            failed, reference = described(error, request.match_info["operation"])
+            failed, reference = described(error, name)
+            metrics.failed(failed)
             return _response(failure_of(failed, reference), answer_form, http_status(failed))
+        took_s = elapsed_timer() - began_s
+        metrics.done(name, took_s)
+        if took_s >= metrics.slow_s and name not in WAITING:
+            metrics.slow(
+                name,
+                took_s,
+                request.headers.get("X-TwinFS-User", ""),
+                request.headers.get("X-TwinFS-Request", ""),
+                self._cause(),
+            )
         return _response(answer, answer_form, 200)
 
     async def _post(self, request: web.Request, form: str) -> Any:
@@ -107,6 +128,11 @@ class RpcApi:
         )
         return codec.unpack(answer, operation.response)
 
+    def _cause(self) -> str:
+        """What holds calls up just now."""
+        pressure = self._dispatcher.store.pressure()
+        return f"{pressure.queued} operations wait for the store, {self._metrics.in_flight} calls are open"
+
     # --- many calls on one connection ---
 
     async def websocket(self, request: web.Request) -> web.StreamResponse:
@@ -117,8 +143,11 @@ class RpcApi:
         connection = None
         try:
             caller, client_id = await self._greet(socket, request.remote or "")
-            connection = _Connection(self._dispatcher, socket, caller, client_id)
+            connection = _Connection(
+                self._dispatcher, socket, caller, client_id, self._metrics, self._cause
+            )
             self._connections.add(connection)
+            self._metrics.connections = len(self._connections)
             await connection.run()
         except DfsError as error:
             if not socket.closed:
@@ -126,6 +155,7 @@ class RpcApi:
         finally:
             if connection is not None:
                 self._connections.discard(connection)
+                self._metrics.connections = len(self._connections)
                 await connection.close()
             await socket.close()
         return socket
@@ -162,15 +192,20 @@ class _Connection:
         socket: web.WebSocketResponse,
         caller: Caller,
         client_id: bytes,
+        metrics: OperationMetrics,
+        cause: Callable[[], str],
     ) -> None:
         self._dispatcher = dispatcher
         self._socket = socket
         self._caller = caller
         self._client_id = client_id
+        self._metrics = metrics
+        self._cause = cause
         self._replies: list[bytes] = []
         self._reply_count = 0
         self._has_replies = asyncio.Event()
-        self._writing: dict[int, str] = {}  # call id -> operation, of what the store is doing
+        # call id -> operation and when it came, of what the store is doing
+        self._writing: dict[int, tuple[str, float]] = {}
         self._in_flight = 0
         self._room = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -186,6 +221,7 @@ class _Connection:
             if len(calls) > MAX_CALLS_PER_FRAME:
                 raise RequestTooLarge(f"a frame may have {MAX_CALLS_PER_FRAME} calls")
             self._in_flight += len(calls)
+            self._metrics.in_flight += len(calls)
             self._take(calls)
             while self._in_flight > MAX_CALLS_IN_FLIGHT:
                 self._room.clear()
@@ -194,6 +230,7 @@ class _Connection:
     def _take(self, calls: list[Call]) -> None:
         dispatcher = self._dispatcher
         reads: list[Call] = []
+        came_s = elapsed_timer()
         for call in calls:
             name = call.operation
             try:
@@ -210,9 +247,10 @@ class _Connection:
                         future = dispatcher.write(
                             self._caller, name, call.request, request_id, resent=call.resent
                         )
+                        self._writing[call.call_id] = (name, came_s)
                         future.add_done_callback(lambda done, c=call: self._written(c, done))  # type: ignore[misc]
                     else:
-                        self._writing[call.call_id] = name
+                        self._writing[call.call_id] = (name, came_s)
                         dispatcher.write_to(
                             self, self._caller, name, call.request, request_id, resent=call.resent
                         )
@@ -222,7 +260,7 @@ class _Connection:
         if reads:
             count = len(reads)
             frame = dispatcher.store.submit_reads([dispatcher.read_frame(self._caller, reads)])
-            frame.add_done_callback(lambda done: self._read(reads, count, done))
+            frame.add_done_callback(lambda done: self._read(reads, count, came_s, done))
 
     def _written(self, call: Call, done: asyncio.Future[bytes]) -> None:
         if done.cancelled():
@@ -236,8 +274,14 @@ class _Connection:
     # --- the store's `ReplySink` ---
 
     def answered(self, answers: Sequence[tuple[int, bytes]]) -> None:
+        now_s, metrics, writing = elapsed_timer(), self._metrics, self._writing
         for call_id, _ in answers:
-            self._writing.pop(call_id, None)
+            known = writing.pop(call_id, None)
+            if known is not None:
+                name, came_s = known
+                metrics.done(name, now_s - came_s)
+                if now_s - came_s >= metrics.slow_s:
+                    self._slow(name, now_s - came_s, call_id)
         # Each an array of three, whose last element is encoded already.
         encoded = b"".join(
             b"\x93" + pack(call_id) + b"\xc3" + answer for call_id, answer in answers
@@ -245,12 +289,19 @@ class _Connection:
         self._reply(encoded, len(answers))
 
     def refused(self, call_id: int, error: BaseException) -> None:
-        failed, reference = described(error, self._writing.pop(call_id, "call"))
+        failed, reference = described(error, self._writing.pop(call_id, ("call", 0.0))[0])
+        self._metrics.failed(failed)
         self._reply(pack((call_id, False, failure_of(failed, reference))), 1)
 
     # --- the others ---
 
-    def _read(self, calls: list[Call], count: int, done: asyncio.Future[list[Any]]) -> None:
+    def _slow(self, name: str, seconds: float, call_id: int) -> None:
+        request_id = f"{self._client_id.hex()}-{call_id}"
+        self._metrics.slow(name, seconds, self._caller.user, request_id, self._cause())
+
+    def _read(
+        self, calls: list[Call], count: int, came_s: float, done: asyncio.Future[list[Any]]
+    ) -> None:
         if done.cancelled():
             return
         error = done.exception()
@@ -259,19 +310,33 @@ class _Connection:
             for call in calls:
                 self._fail(call, result)
         else:
+            took_s, metrics, first = elapsed_timer() - came_s, self._metrics, calls[0].operation
+            # A frame is read on one snapshot and answered at once: most are many calls of one kind.
+            same = sum(1 for call in calls if call.operation == first)
+            metrics.done(first, took_s, same)
+            if same < count:
+                for call in calls:
+                    if call.operation != first:
+                        metrics.done(call.operation, took_s)
+            if took_s >= metrics.slow_s:
+                self._slow(first, took_s, calls[0].call_id)
             self._reply(result, count)
 
     async def _special(self, call: Call) -> None:
+        came_s = elapsed_timer()
         try:
             operation = OPERATIONS[call.operation]
             message = codec.unpack(call.request, operation.request)
             answer = await self._dispatcher.specials[call.operation](self._caller, message)
+            self._metrics.done(call.operation, elapsed_timer() - came_s)
             self._reply(pack((call.call_id, True, answer)), 1)
         except Exception as error:
             self._fail(call, error)
 
     def _fail(self, call: Call, error: BaseException) -> None:
+        self._writing.pop(call.call_id, None)
         failed, reference = described(error, call.operation)
+        self._metrics.failed(failed)
         self._reply(pack((call.call_id, False, failure_of(failed, reference))), 1)
 
     def _reply(self, encoded: bytes, count: int) -> None:
@@ -297,9 +362,12 @@ class _Connection:
                 return
             finally:
                 self._in_flight -= count
+                self._metrics.in_flight -= count
                 self._room.set()
 
     async def close(self) -> None:
+        self._metrics.in_flight -= self._in_flight  # whoever asked has gone
+        self._in_flight = 0
         for task in list(self._tasks):
             task.cancel()
         if self._sender is not None:

@@ -8,8 +8,8 @@ everything before its first write: an operation that raises before writing costs
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from ...common.errors import DfsError
@@ -91,6 +91,15 @@ class ReplySink(Protocol):
     def refused(self, call_id: int, error: BaseException) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Pressure:
+    """How hard the store works: operations queued, groups committed by size (the bound it fits under), time in fsync."""
+
+    queued: int = 0
+    sizes: Mapping[int, int] = field(default_factory=dict)
+    sync_s: float = 0.0
+
+
 class MetadataStore(Protocol):
     """A database of the namespace. All methods may be called from one event loop concurrently."""
 
@@ -135,6 +144,9 @@ class MetadataStore(Protocol):
     @property
     def statistics(self) -> tuple[int, int]:
         """(groups committed, operations in them)."""
+
+    def pressure(self) -> Pressure:
+        """For the metrics; cheap."""
 
     async def close(self) -> None:
         """Finish what is in flight, then close the connections."""

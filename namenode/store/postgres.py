@@ -31,6 +31,7 @@ from .base import (
     NewEvent,
     Operation,
     Params,
+    Pressure,
     ReplySink,
     RequestId,
     Row,
@@ -349,6 +350,9 @@ class PostgresStore:
     def statistics(self) -> tuple[int, int]:
         """Groups are the database's own affair here."""
         return 0, 0
+
+    def pressure(self) -> Pressure:
+        return Pressure()
 
     async def close(self) -> None:
         if self._closed:

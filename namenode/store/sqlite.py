@@ -16,7 +16,14 @@ from typing import Any, Final, TypeVar
 
 from ...common.errors import DfsError, InternalError, StoreError
 from ...common.runtime import Clock
-from ...common.sqlite import GroupWriter, Job, checkpoint, connect, database_error
+from ...common.sqlite import (
+    GROUP_SIZES,
+    GroupWriter,
+    Job,
+    checkpoint,
+    connect,
+    database_error,
+)
 from ..events import INSERT, Sealer
 from . import answers, migrate
 from .base import (
@@ -24,6 +31,7 @@ from .base import (
     NewEvent,
     Operation,
     Params,
+    Pressure,
     ReplySink,
     RequestId,
     Row,
@@ -272,6 +280,11 @@ class SqliteStore:
     def statistics(self) -> tuple[int, int]:
         """(groups committed, operations in them)."""
         return self._writer.groups, self._writer.operations
+
+    def pressure(self) -> Pressure:
+        writer = self._writer
+        sizes = dict(zip((*GROUP_SIZES, 0), writer.sizes, strict=True))
+        return Pressure(writer.queued, sizes, writer.sync_s)
 
     # --- writing ---
 

@@ -1,0 +1,155 @@
+"""What a DataNode counts: requests and bytes of block streams, volumes, blocks."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Iterator
+
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+
+from ..common.framing import FrameSocket
+from ..common.metrics import Counts, Exposition, Histograms, counter, gauge, gauges
+from ..common.runtime import elapsed_timer
+from ..common.transfer import (
+    OpenReplica,
+    ReadBlock,
+    ReadMany,
+    ReplicaInfo,
+    Request,
+    WriteBlock,
+    WriteMany,
+)
+from .blockstore import BlockStore
+
+log = logging.getLogger(__name__)
+NAMES: dict[type, str] = {
+    WriteBlock: "write_block",
+    WriteMany: "write_many",
+    ReadBlock: "read_block",
+    ReadMany: "read_many",
+    OpenReplica: "open_replica",
+    ReplicaInfo: "replica_info",
+}
+
+
+class StreamMetrics:
+    """Of block streams; their threads share it."""
+
+    def __init__(self, slow_s: float) -> None:
+        """A request that takes longer than *slow_s* is logged."""
+        self._slow_s = slow_s
+        self._lock = threading.Lock()
+        self.latencies = Histograms()
+        self.errors = Counts()
+        self.bytes = Counts()
+
+    def traffic(self) -> dict[str, int]:
+        """The counters of a heartbeat."""
+        with self._lock:
+            requests = sum(found.count for found in self.latencies.snapshot().values())
+        return {
+            "received_bytes": int(self.bytes.get("received")),
+            "sent_bytes": int(self.bytes.get("sent")),
+            "requests": requests,
+            "errors": int(sum(self.errors.snapshot().values())),
+        }
+
+    @contextlib.contextmanager
+    def timed(self, connection: FrameSocket, request: Request) -> Iterator[None]:
+        """Count one request of *connection*, whatever becomes of it."""
+        name = NAMES.get(type(request), "recovery")
+        received, sent = connection.received_bytes, connection.sent_bytes
+        connection.error_code = ""
+        began_s = elapsed_timer()
+        try:
+            yield
+        finally:
+            took_s = elapsed_timer() - began_s
+            with self._lock:
+                self.latencies.observe(name, took_s)
+            self.bytes.add("received", connection.received_bytes - received)
+            self.bytes.add("sent", connection.sent_bytes - sent)
+            if connection.error_code:
+                self.errors.add(connection.error_code)
+            if took_s > self._slow_s:
+                moved = connection.received_bytes - received + connection.sent_bytes - sent
+                log.warning(
+                    "slow: %s took %.1f s for %d bytes",
+                    name,
+                    took_s,
+                    moved,
+                    extra={
+                        "fields": {
+                            "slow": "stream",
+                            "request": name,
+                            "duration_ms": round(took_s * 1e3),
+                            "bytes": moved,
+                        }
+                    },
+                )
+
+    def families(self) -> Iterator[Metric]:
+        yield self.latencies.family(
+            "twinfs_datanode_request_duration_seconds",
+            "Requests of block streams, from the request to its last byte.",
+            "request",
+        )
+        yield counter(
+            "twinfs_datanode_stream_bytes",
+            "Bytes of block streams. What clients read through an open file of their own is not seen.",
+            "direction",
+            {"received": 0, "sent": 0} | self.bytes.snapshot(),
+        )
+        yield counter(
+            "twinfs_datanode_request_errors",
+            "Requests answered by an error, by its code.",
+            "code",
+            self.errors.snapshot(),
+        )
+
+
+def register(
+    exposition: Exposition,
+    streams: StreamMetrics,
+    store: BlockStore,
+    *,
+    connections: Callable[[], dict[str, int]],
+    free_buffer_bytes: Callable[[], int],
+    contact_age_s: Callable[[], float],
+) -> None:
+    """Show at `/metrics` what these know. *contact_age_s*: since a NameNode last answered."""
+
+    def node() -> Iterator[Metric]:
+        space = GaugeMetricFamily(
+            "twinfs_datanode_volume_bytes",
+            "Space of the volumes in service, numbered as configured.",
+            labels=["volume", "kind"],
+        )
+        failed = 0
+        for number, volume in enumerate(store.volumes):
+            report = volume.report()
+            if report.failure:
+                failed += 1
+                continue
+            for kind in ("capacity", "used", "remaining"):
+                space.add_metric([str(number), kind], getattr(report, f"{kind}_bytes"))
+        yield space
+        yield gauge("twinfs_datanode_failed_volumes", "Volumes out of service.", failed)
+        yield gauge("twinfs_datanode_blocks", "Replicas, finalized or not.", store.totals())
+        yield gauges("twinfs_datanode_stream_connections", "Block streams.", "state", connections())
+        yield gauge(
+            "twinfs_datanode_free_buffer_bytes",
+            "What transfers may still take of the memory for their buffers.",
+            free_buffer_bytes(),
+        )
+        yield gauge(
+            "twinfs_datanode_namenode_contact_age_seconds",
+            "Since a NameNode last answered.",
+            contact_age_s(),
+        )
+
+    exposition.add(streams.families)
+    exposition.add(node)

@@ -1,0 +1,153 @@
+"""What a NameNode counts: operations, commits, nodes, blocks, the event stream."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+
+from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.metrics_core import Metric
+
+from ..common.errors import DfsError
+from ..common.metrics import Counts, Exposition, Histograms, counter, gauge, gauges, total
+from ..common.sqlite import GROUP_SIZES
+from .datanodes import DataNodes
+from .replication import ReplicationMonitor
+from .safemode import SafeModeGate
+from .store.base import MetadataStore
+
+log = logging.getLogger(__name__)
+
+
+class OperationMetrics:
+    """How long operations took, and how they failed. All methods are called on the event loop."""
+
+    def __init__(self, slow_s: float) -> None:
+        """What takes longer than *slow_s* is logged."""
+        self._slow_s = slow_s
+        self.latencies = Histograms()
+        self.errors = Counts()
+        self.in_flight = 0
+        self.connections = 0
+
+    def done(self, operation: str, seconds: float, count: int = 1) -> None:
+        """*count* calls of *operation*, all answered after *seconds*."""
+        self.latencies.observe(operation, seconds, count)
+
+    def slow(self, operation: str, seconds: float, user: str, request_id: str, cause: str) -> None:
+        """Say that a call was slow, if it was. No path and no argument: they may be secrets."""
+        if seconds >= self._slow_s:
+            log.warning(
+                "slow: %s of %s took %.2f s (%s) [%s]",
+                operation,
+                user,
+                seconds,
+                cause,
+                request_id,
+                extra={
+                    "fields": {
+                        "slow": "operation",
+                        "operation": operation,
+                        "user": user,
+                        "request_id": request_id,
+                        "duration_ms": round(seconds * 1e3),
+                        "cause": cause,
+                    }
+                },
+            )
+
+    @property
+    def slow_s(self) -> float:
+        return self._slow_s
+
+    def failed(self, error: DfsError) -> None:
+        self.errors.add(error.code)
+
+    def families(self) -> Iterator[Metric]:
+        yield self.latencies.family(
+            "twinfs_namenode_operation_duration_seconds",
+            "From a call's arrival to its durable answer.",
+            "operation",
+        )
+        yield counter(
+            "twinfs_namenode_operation_errors",
+            "Calls answered by an error, by its code.",
+            "code",
+            self.errors.snapshot(),
+        )
+        yield gauge("twinfs_namenode_rpc_connections", "Open WebSockets.", self.connections)
+        yield gauge("twinfs_namenode_calls_in_flight", "Calls without an answer.", self.in_flight)
+
+
+def register(
+    exposition: Exposition,
+    operations: OperationMetrics,
+    store: MetadataStore,
+    nodes: DataNodes,
+    monitor: ReplicationMonitor,
+    gate: SafeModeGate,
+    consumer_lag: Callable[[], Mapping[str, int]] = dict,
+) -> None:
+    """Show at `/metrics` what these know."""
+
+    def cluster() -> Iterator[Metric]:
+        states = {"live": 0, "stale": 0, "dead": 0}
+        capacity = used = remaining = failed = 0
+        for node in nodes.all():
+            state = nodes.state(node)
+            states[state] += 1
+            failed += sum(1 for volume in node.volumes if volume.failure)
+            if state != "dead":
+                capacity += sum(v.capacity_bytes for v in node.volumes if not v.failure)
+                used += sum(v.used_bytes for v in node.volumes if not v.failure)
+                remaining += node.remaining_bytes
+        yield gauges("twinfs_datanodes", "Known DataNodes, by state.", "state", states)
+        yield gauge("twinfs_failed_volumes", "Volumes out of service.", failed)
+        space = {"capacity": capacity, "used": used, "remaining": remaining}
+        yield gauges("twinfs_space_bytes", "Space of the DataNodes not dead.", "kind", space)
+        yield gauge("twinfs_safe_mode", "1 while writes are refused.", float(bool(gate.reason())))
+        waiting = {"waiting": monitor.waiting, "copying": monitor.copying}
+        yield gauges("twinfs_repair_blocks", "Blocks in the repair queue.", "state", waiting)
+
+    def commits() -> Iterator[Metric]:
+        groups, done = store.statistics
+        yield total("twinfs_namenode_commit_groups", "Transactions committed together.", groups)
+        yield total("twinfs_namenode_commit_operations", "Operations in those groups.", done)
+        facts = store.pressure()
+        yield gauge(
+            "twinfs_namenode_commit_queue_length", "Operations waiting for a group.", facts.queued
+        )
+        if facts.sizes:
+            yield _group_sizes(facts.sizes, done)
+        yield total(
+            "twinfs_namenode_commit_sync_seconds",
+            "Time spent in making groups durable.",
+            facts.sync_s,
+        )
+
+    def followers() -> Iterator[Metric]:
+        yield gauges(
+            "twinfs_event_consumer_lag",
+            "Events that a consumer group, webhook or sink has not confirmed yet.",
+            "name",
+            consumer_lag(),
+        )
+
+    exposition.add(operations.families)
+    exposition.add(followers)
+    exposition.add(cluster)
+    exposition.add(commits)
+
+
+def _group_sizes(sizes: Mapping[int, int], operations: int) -> Metric:
+    buckets: list[tuple[str, float]] = []
+    below = 0
+    for bound in GROUP_SIZES:
+        below += sizes.get(bound, 0)
+        buckets.append((repr(float(bound)), below))
+    buckets.append(("+Inf", below + sizes.get(0, 0)))
+    family = HistogramMetricFamily(
+        "twinfs_namenode_commit_group_size", "Operations committed by one fsync."
+    )
+    family.add_metric([], buckets, operations)
+    return family
