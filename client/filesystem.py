@@ -447,6 +447,7 @@ class FileSystem:
     # --- attributes ---
 
     async def set_replication(self, path: str, replication: int) -> None:
+        """Copies are made and removed after this returns."""
         await self.call("set_replication", SetReplication(path=path, replication=replication))
 
     async def set_mode(self, path: str, mode: int) -> None:

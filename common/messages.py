@@ -434,6 +434,12 @@ class SetReplication(Struct, frozen=True, kw_only=True):
     replication: Replication
 
 
+class ReplicationSet(Struct, frozen=True, kw_only=True):
+    """*shared*: blocks that keep more copies, and how many, because other files that share them ask for so many."""
+
+    shared: dict[BlockId, int] = {}
+
+
 class SetMode(Struct, frozen=True, kw_only=True):
     path: PathText
     mode: Mode

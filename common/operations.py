@@ -60,7 +60,7 @@ def _registry() -> dict[str, Operation]:
         ("move_to_trash", m.MoveToTrash, m.Renamed),
         ("concat", m.Concat, FileStatus),
         ("copy", m.Copy, FileStatus),
-        ("set_replication", m.SetReplication, m.Done),
+        ("set_replication", m.SetReplication, m.ReplicationSet),
         ("set_mode", m.SetMode, m.Done),
         ("set_owner", m.SetOwner, m.Done),
         ("set_times", m.SetTimes, m.Done),

@@ -129,8 +129,9 @@ class Dispatcher:
 
         def set_replication(
             tx: Transaction, caller: Caller, request: Any, now_ms: int, effects: Effects
-        ) -> None:
+        ) -> Struct:
             effects.blocks = attributes.set_replication(tx, caller, request, now_ms=now_ms)
+            return attributes.kept_by_others(tx, request.path, request.replication)
 
         def recover_lease(
             tx: Transaction, caller: Caller, request: Any, now_ms: int, effects: Effects

@@ -8,11 +8,13 @@ from typing import Any
 import click
 
 from ...common.config import ROLES, settings
-from ...common.messages import GetReport, ReadEvents
-from ...common.runtime import format_time
+from ...common.errors import TimedOut
+from ...common.messages import ClusterReport, GetReport, ReadEvents
+from ...common.runtime import SystemClock, format_time
 from .support import Shell, human, json_option, print_json, shell_command, shown, table
 
 FOLLOW_S = 0.5
+WAIT_S = 0.1
 
 
 @shell_command(name="events")
@@ -54,10 +56,23 @@ def events_command(
 
 
 @shell_command(name="report")
+@click.option(
+    "--wait", type=click.IntRange(min=1), metavar="N", help="First wait until N DataNodes are live."
+)
+@click.option(
+    "--timeout", type=click.FloatRange(min=0), default=60.0, help="Seconds to wait at most."
+)
 @json_option
-def report_command(shell: Shell, as_json: bool) -> None:
+def report_command(shell: Shell, wait: int | None, timeout: float, as_json: bool) -> None:
     """The state of the cluster."""
     report = shell.call("report", GetReport())
+    clock, pause = SystemClock(), threading.Event()
+    deadline_s = clock.monotonic_s() + timeout
+    while wait is not None and (live := _live(report)) < wait:
+        if clock.monotonic_s() >= deadline_s:
+            raise TimedOut(f"{live} of {wait} DataNodes are live after {timeout:g} s")
+        pause.wait(WAIT_S)
+        report = shell.call("report", GetReport())
     if as_json:
         print_json(report)
         return
@@ -91,6 +106,10 @@ def report_command(shell: Shell, as_json: bool) -> None:
     print()
     for line in table(rows, right=(3, 4, 5, 6)):
         print("  " + line)
+
+
+def _live(report: ClusterReport) -> int:
+    return sum(node.state == "live" for node in report.nodes)
 
 
 @click.command(name="config")

@@ -16,6 +16,7 @@ from ...common.messages import (
     Locate,
     RecoverLease,
     RemoveXattr,
+    ReplicationSet,
     SetMode,
     SetOwner,
     SetQuota,
@@ -23,7 +24,7 @@ from ...common.messages import (
     SetXattr,
     Summarize,
 )
-from ...common.model import FileStatus
+from ...common.model import BlockId, FileStatus
 from ...common.runtime import SystemClock
 from .support import Shell, finish, json_option, print_json, shell_command, shown
 
@@ -111,23 +112,30 @@ def setrep_command(
     timeout: float,
 ) -> None:
     """Set how many copies files are to have."""
-    changed = []
+    changed: dict[str, dict[BlockId, int]] = {}
     for status in trees(shell, paths, "access", True):
         if status.is_directory:
             continue
         with shell.reporting("set the replication of", status.path):
-            shell.call("set_replication", SetReplication(path=status.path, replication=replication))
+            request = SetReplication(path=status.path, replication=replication)
+            answer: ReplicationSet = shell.call("set_replication", request)
             print(f"Replication {replication} set: {shown(status.path)}")
-            changed.append(status.path)
+            if answer.shared:
+                more = max(answer.shared.values())
+                print(f"  blocks that other files share keep {more} copies: {len(answer.shared)}")
+            changed[status.path] = answer.shared
     if not wait:
         return
     clock, pause = SystemClock(), threading.Event()
     deadline_s = clock.monotonic_s() + timeout
-    for path in changed:
+    for path, shared in changed.items():
         with shell.reporting("wait for", path):
             while True:
                 blocks = shell.call("locate", Locate(path=path)).blocks
-                if all(len(block.nodes) == replication for block in blocks):
+                if all(
+                    len(located.nodes) == shared.get(located.block.block_id, replication)
+                    for located in blocks
+                ):
                     break
                 if clock.monotonic_s() > deadline_s:
                     have = min(len(block.nodes) for block in blocks)

@@ -15,6 +15,7 @@ from ...common.errors import (
 from ...common.messages import (
     GetXattrs,
     RemoveXattr,
+    ReplicationSet,
     SetMode,
     SetOwner,
     SetQuota,
@@ -23,14 +24,14 @@ from ...common.messages import (
     SetXattr,
     Xattrs,
 )
-from ...common.model import INodeId
+from ...common.model import BlockId, INodeId
 from ...common.paths import shown
 from .. import quotas
 from ..permissions import READ, WRITE, Caller, allowed, require, require_owner, require_superuser
 from ..store import sql
 from ..store.base import NewEvent, Transaction
 from ..store.sql import FLAG_QUOTA, FLAG_XATTR, INode
-from .walk import existing
+from .walk import existing, walk
 
 MAX_XATTRS = 32  # HDFS's dfs.namenode.fs-limits.max-xattrs-per-inode
 MAX_XATTR_BYTES = 16_384  # name and value; HDFS's dfs.namenode.fs-limits.max-xattr-size
@@ -66,6 +67,19 @@ def set_replication(
     _changed(tx, caller, node, found.path, now_ms, replication=request.replication)
     rows = tx.all("SELECT block_id FROM file_blocks WHERE inode_id = ?", (node.inode_id,))
     return [row[0] for row in rows]
+
+
+def kept_by_others(tx: Transaction, path: str, replication: int) -> ReplicationSet:
+    """Blocks of the file that have more than *replication* copies, because other files that share them ask for more."""
+    node = walk(tx, Caller("", superuser=True), path).node
+    if node is None:
+        return ReplicationSet()
+    rows = tx.all(
+        "SELECT b.block_id, b.replication FROM file_blocks f JOIN blocks b ON b.block_id = f.block_id"
+        " WHERE f.inode_id = ? AND b.replication > ?",
+        (node.inode_id, replication),
+    )
+    return ReplicationSet(shared={BlockId(row[0]): row[1] for row in rows})
 
 
 def _set_shared(tx: Transaction, node: INode, replication: int) -> None:

@@ -266,6 +266,15 @@ def test_setrep(dfs: Dfs, fs: sync.FileSystem, at: str) -> None:
     assert answer.err == f"dfs: cannot wait for '{at}/a': a block has 3 of 5 copies\n"
 
 
+def test_setrep_of_a_copy_waits_for_no_more_than_can_come(dfs: Dfs, at: str) -> None:
+    """Both files are the same block: it keeps what the other one asks for."""
+    dfs("setrep", "-w", "3", f"{at}/a")
+    dfs("cp", f"{at}/a", f"{at}/copy")
+    assert dfs("setrep", "-w", "1", f"{at}/copy") == (
+        f"Replication 1 set: {at}/copy\n  blocks that other files share keep 3 copies: 1\n"
+    )
+
+
 def test_setrep_can_be_interrupted_while_it_waits(dfs: Dfs, at: str) -> None:
     with dfs.running("setrep", "-w", "5", f"{at}/a") as process:
         wait_until(lambda: dfs.json("stat", f"{at}/a")[0]["replication"] == 5, "setrep waits")

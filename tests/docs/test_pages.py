@@ -1,0 +1,49 @@
+"""What README and docs show is what happens."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from .page import commands_of, matches, run_page
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+PAGES = ["README.md"]
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", PAGES)
+def test_every_command_of_the_page_works(name: str, tmp_path: Path) -> None:
+    assert shutil.which("dfs", path=str(Path(sys.executable).parent)), "dfs is not installed here"
+    folder = tmp_path / "home"
+    folder.mkdir()
+    try:
+        run_page((ROOT / name).read_text(encoding="utf-8"), folder)
+    finally:
+        # A cluster that a failed page left behind.
+        subprocess.run(
+            [Path(sys.executable).parent / "dfs", "cluster", "stop"],
+            env={"HOME": str(folder), "PATH": "/usr/bin:/bin"},
+            capture_output=True,
+            check=False,
+        )
+
+
+def test_a_page_that_is_wrong_is_found(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError):
+        run_page("```console\n$ echo one\ntwo\n```\n", tmp_path)
+
+
+def test_a_command_that_fails_is_found(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="failed: 3"):
+        run_page("```console\n$ (exit 3)\n```\n", tmp_path)
+
+
+def test_commands_and_what_they_print() -> None:
+    first, second = commands_of("$ a \\\n> b\nx\n$ c\n")
+    assert (first.text, first.expected, second.text) == ("a \\\nb", ["x"], "c")
+    assert matches(["a ... c"], ["a b c"]) and not matches(["a"], ["b"])
