@@ -3,6 +3,7 @@
     DfsError
     ├── NamespaceError            the path world said no
     │   ├── PathNotFound, PathExists, NotADirectory, IsADirectory, DirectoryNotEmpty
+    │   │   └── LinkNotFound      (of PathNotFound) no such entry in a DAG
     │   ├── InvalidPath           ├── NameTooLong, PathTooLong, PathTooDeep
     │   ├── InvalidMove           rename of a directory into itself, of the root, ...
     │   ├── PermissionDenied
@@ -10,11 +11,13 @@
     │   ├── LeaseConflict         somebody else is writing the file
     │   ├── LeaseLost             the caller's lease has expired or was taken over
     │   ├── InvalidAcl               entries that contradict each other, or too many
-    │   └── XattrNotFound, XattrExists
+    │   ├── XattrNotFound, XattrExists
+    │   └── PinNotFound, PinExists
     ├── RequestError              the request itself is wrong; resending it can't help
-    │   └── InvalidRequest, UnknownOperation, RequestTooLarge, VersionMismatch, Unsupported
+    │   ├── InvalidRequest, UnknownOperation, RequestTooLarge, VersionMismatch, Unsupported
+    │   └── InvalidCid, InvalidContent, DagTooLarge
     ├── BlockError                bytes
-    │   ├── BlockNotFound         no such replica here
+    │   ├── BlockNotFound         no such replica here  └── ContentNotFound  nobody has the CID's block
     │   ├── StaleGeneration       the replica or the request is of an older generation
     │   ├── ChecksumMismatch      bytes do not match their digest
     │   ├── BlockUnavailable      no replica could be read
@@ -59,6 +62,10 @@ class NamespaceError(DfsError):
 
 class PathNotFound(NamespaceError):
     code = "path-not-found"
+
+
+class LinkNotFound(PathNotFound):
+    code = "link-not-found"
 
 
 class PathExists(NamespaceError):
@@ -133,6 +140,14 @@ class XattrExists(NamespaceError):
     code = "xattr-exists"
 
 
+class PinNotFound(NamespaceError):
+    code = "pin-not-found"
+
+
+class PinExists(NamespaceError):
+    code = "pin-exists"
+
+
 class RequestError(DfsError):
     code = "request-error"
 
@@ -157,12 +172,28 @@ class Unsupported(RequestError):
     code = "unsupported"
 
 
+class InvalidCid(RequestError):
+    code = "invalid-cid"
+
+
+class InvalidContent(RequestError):
+    code = "invalid-content"
+
+
+class DagTooLarge(RequestError):
+    code = "dag-too-large"
+
+
 class BlockError(DfsError):
     code = "block-error"
 
 
 class BlockNotFound(BlockError):
     code = "block-not-found"
+
+
+class ContentNotFound(BlockNotFound):
+    code = "content-not-found"
 
 
 class StaleGeneration(BlockError):
@@ -264,6 +295,7 @@ HTTP_STATUS: dict[type[DfsError], int] = {
     NamespaceError: 409,
     PathNotFound: 404,
     XattrNotFound: 404,
+    PinNotFound: 404,
     InvalidPath: 400,
     InvalidAcl: 400,
     PermissionDenied: 403,
@@ -271,6 +303,7 @@ HTTP_STATUS: dict[type[DfsError], int] = {
     RequestError: 400,
     UnknownOperation: 404,
     RequestTooLarge: 413,
+    DagTooLarge: 413,
     Unsupported: 501,
     BlockError: 500,
     BlockNotFound: 404,
@@ -302,11 +335,14 @@ ERRNO: dict[type[DfsError], int] = {
     LeaseConflict: errno.EBUSY,
     LeaseLost: errno.ESTALE,
     XattrNotFound: errno.ENODATA,
+    PinNotFound: errno.ENOENT,
+    PinExists: errno.EEXIST,
     XattrExists: errno.EEXIST,
     RequestError: errno.EINVAL,
     RequestTooLarge: errno.EMSGSIZE,
     Unsupported: errno.ENOTSUP,
     BlockNotFound: errno.EIO,
+    ContentNotFound: errno.ENOENT,
     StaleGeneration: errno.ESTALE,
     DiskFull: errno.ENOSPC,
     ServiceError: errno.EAGAIN,
