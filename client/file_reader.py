@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 import bisect
 import collections
-from collections.abc import AsyncIterator
+import functools
+import os
+import threading
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from types import TracebackType
+from typing import Any
 
 from ..common.checksum import CHUNK_BYTES
 from ..common.errors import BlockUnavailable, DfsError, InvalidRequest
@@ -16,7 +20,58 @@ from .hedging import Hedging
 from .session import Session
 
 SEGMENT_BYTES = 4 * CHUNK_BYTES  # asked for at once when reading ahead
+LEAST_PIECE_BYTES = 2 * CHUNK_BYTES  # of a large read, which several threads share
 AHEAD = 3  # segments in flight in a sequential read
+
+
+class _Abandoned(Exception):
+    """Nobody waits for these bytes any more."""
+
+
+class _Landing:
+    """Where one attempt puts verified bytes of a block, until it is closed.
+
+    The memory may be the caller's, who uses it for something else once the read is over; an attempt that
+    lost the race must not write there. The lock makes sure of that.
+    """
+
+    __slots__ = ("_lock", "_open", "start", "view")
+
+    def __init__(self, view: memoryview, start: int) -> None:
+        """*view* is for the bytes of the block from *start* on."""
+        self.view = view
+        self.start = start
+        self._lock = threading.Lock()
+        self._open = True
+
+    def take(self, at: int, data: memoryview) -> None:
+        with self._lock:
+            if not self._open:
+                raise _Abandoned
+            self.view[at - self.start : at - self.start + len(data)] = data
+
+    def close(self) -> None:
+        with self._lock:
+            self._open = False
+
+
+async def _at_most(count: int, jobs: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """Run *jobs*, *count* at a time; the first failure ends the others."""
+    waiting = iter(jobs)
+
+    async def work() -> None:
+        for job in waiting:
+            await job
+
+    tasks = [asyncio.create_task(work()) for _ in range(min(count, len(jobs)))]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for job in waiting:
+            job.close()
 
 
 class FileReader:
@@ -80,15 +135,16 @@ class FileReader:
     # --- reading ---
 
     async def read(self, size: int = -1) -> bytes:
-        """Up to *size* bytes from the position (all that are left for -1); less only at the end."""
+        """Up to *size* bytes from the position (all that are left for -1); less only at the end.
+
+        For many bytes `readinto` is faster: they are brought where they are wanted.
+        """
         self._require_open()
         left = max(0, self.length - self._position)
         size = left if size < 0 else min(size, left)
         if not size:
             return b""
-        if (
-            self._position == self._sequential_until and size < SEGMENT_BYTES
-        ) or size > SEGMENT_BYTES:
+        if self._position == self._sequential_until and size < SEGMENT_BYTES:
             data = await self._read_ahead(self._position, size)
         else:
             data = await self.pread(self._position, size)
@@ -98,9 +154,16 @@ class FileReader:
 
     async def readinto(self, buffer: bytearray | memoryview) -> int:
         view = memoryview(buffer).cast("B")
-        data = await self.read(len(view))
-        view[: len(data)] = data
-        return len(data)
+        if len(view) < SEGMENT_BYTES:
+            data = await self.read(len(view))
+            view[: len(data)] = data
+            return len(data)
+        self._require_open()
+        view = view[: max(0, self.length - self._position)]
+        await self._fill(self._position, view)
+        self._position += len(view)
+        self._sequential_until = self._position
+        return len(view)
 
     async def readline(self, limit: int = -1) -> bytes:
         """One line with its newline; b"" at the end."""
@@ -131,6 +194,16 @@ class FileReader:
         if offset >= end:
             return b""
         target = bytearray(end - offset)
+        await self._fill(offset, memoryview(target))
+        return bytes(target)
+
+    async def _fill(self, offset: int, target: memoryview) -> None:
+        """Bring the range at *offset*, which lies within the file, into *target*: in pieces, several at once."""
+        end = offset + len(target)
+        # Each is hashed here: more at once than there are processors get in each other's way.
+        parallel = min(self._session.config.parallel_blocks, max(2, os.cpu_count() or 1))
+        piece = max(LEAST_PIECE_BYTES, -(-len(target) // parallel))
+        piece = -(-piece // CHUNK_BYTES) * CHUNK_BYTES
         jobs = []
         index = max(0, bisect.bisect_right(self._starts, offset) - 1)
         while index < len(self._located.blocks):
@@ -139,15 +212,19 @@ class FileReader:
             high = min(end, block.offset + block.block.length)
             if block.offset >= end:
                 break
-            if low < high:
-                part = memoryview(target)[low - offset : high - offset]
-                jobs.append(self._range(index, low - block.offset, part))
+            while low < high:
+                # At the ends of chunks, so that none is fetched twice.
+                stop = block.offset + (low - block.offset + piece) // CHUNK_BYTES * CHUNK_BYTES
+                stop = min(stop, high)
+                jobs.append(
+                    self._range(index, low - block.offset, target[low - offset : stop - offset])
+                )
+                low = stop
             index += 1
         if len(jobs) == 1:
             await jobs[0]
-        else:
-            await asyncio.gather(*jobs)
-        return bytes(target)
+        elif jobs:
+            await _at_most(parallel, jobs)
 
     async def _range(self, index: int, start: int, target: memoryview) -> None:
         """Fill *target* from a block; with fresh locations once, if all replicas known fail."""
@@ -182,51 +259,55 @@ class FileReader:
         """Read; when that takes unusually long, ask another replica too, and take whichever comes first."""
         clock = self._session.clock
         began_s = clock.monotonic_s()
-        first = asyncio.create_task(self._read_from(located, start, len(target), located.nodes))
-        if len(located.nodes) < 2:
-            target[:] = await first
-            return
-        done, _ = await asyncio.wait([first], timeout=self._hedging.delay_s())
-        tasks = [first]
-        if not done:
-            others = [*located.nodes[1:], located.nodes[0]]
-            tasks.append(asyncio.create_task(self._read_from(located, start, len(target), others)))
+        landings = [_Landing(target, start)]
+        tasks = [self._read_from(located, landings[0], located.nodes)]
         error: DfsError | None = None
         try:
+            if len(located.nodes) > 1:
+                done, _ = await asyncio.wait(tasks, timeout=self._hedging.delay_s())
+                if not done:
+                    others = [*located.nodes[1:], located.nodes[0]]
+                    landings.append(_Landing(memoryview(bytearray(len(target))), start))
+                    tasks.append(self._read_from(located, landings[1], others))
             waiting = set(tasks)
             while waiting:
                 done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
                     try:
-                        target[:] = task.result()
+                        task.result()
                     except DfsError as failed:
                         error = failed
                         continue
+                    if task is not tasks[0]:
+                        landings[0].close()
+                        target[:] = landings[1].view
                     self._hedging.took(clock.monotonic_s() - began_s)
                     return
             assert error is not None
             raise error
         finally:
+            for landing in landings:
+                landing.close()
             for task in tasks:
                 if not task.done():
-                    # Its thread ends by itself; nobody looks at what it brings.
+                    # Its thread ends by itself: it finds nowhere to land.
                     task.cancel()
                 elif not task.cancelled():
                     task.exception()
 
-    async def _read_from(
-        self, located: LocatedBlock, start: int, length: int, nodes: list[NodeAddress]
-    ) -> bytearray:
-        found = bytearray(length)
-
-        def take(at: int, view: memoryview) -> None:
-            found[at - start : at - start + len(view)] = view
-
-        def work() -> None:
-            self._session.blocks.read(located, start, length, take, nodes=nodes)
-
-        await self._session.run(work)
-        return found
+    def _read_from(
+        self, located: LocatedBlock, landing: _Landing, nodes: list[NodeAddress]
+    ) -> asyncio.Future[None]:
+        return self._session.start(
+            functools.partial(
+                self._session.blocks.read,
+                located,
+                landing.start,
+                len(landing.view),
+                landing.take,
+                nodes=nodes,
+            )
+        )
 
     # --- reading ahead ---
 

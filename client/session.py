@@ -58,9 +58,13 @@ class Session:
 
     async def run(self, call: Callable[..., T], *args: object) -> T:
         """Run a blocking call in one of the client's threads."""
+        return await self.start(call, *args)
+
+    def start(self, call: Callable[..., T], *args: object) -> asyncio.Future[T]:
+        """As `run`, without waiting."""
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
-        return await self._loop.run_in_executor(self._threads, call, *args)
+        return self._loop.run_in_executor(self._threads, call, *args)
 
     async def info(self) -> ServerInfo:
         """The cluster's facts and defaults; asked for once."""
