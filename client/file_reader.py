@@ -93,6 +93,11 @@ class FileReader:
         return self._located.status
 
     @property
+    def located(self) -> FileBlocks:
+        """Where the blocks were, when they were last asked for."""
+        return self._located
+
+    @property
     def length(self) -> int:
         if not self._located.blocks:
             return 0

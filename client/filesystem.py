@@ -179,6 +179,14 @@ class FileSystem:
 
     # --- reading and writing ---
 
+    async def located(self, path: str) -> FileBlocks:
+        """A whole file's blocks; lookups of concurrent callers travel together. What `reader` wants."""
+        return await self._small_reader.locate(path)
+
+    def reader(self, found: FileBlocks) -> FileReader:
+        """A reader of a file as it was when it was located."""
+        return FileReader(self._session, found)
+
     async def open(
         self,
         path: str,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import io
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from types import TracebackType
-from typing import Any, Literal, TypeVar
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 from ..common.config import ClientConfig, load
 from ..common.model import Event, FileStatus
@@ -16,6 +17,7 @@ from .file_reader import FileReader
 from .file_writer import FileWriter
 
 T = TypeVar("T")
+P = ParamSpec("P")
 BUFFER_BYTES = 1024 * 1024
 
 
@@ -56,6 +58,18 @@ class _Loop:
     def close(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+
+
+def _blocking(
+    method: Callable[Concatenate[filesystem.FileSystem, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[FileSystem, P], T]:
+    """*method*, run to its end; with the same parameters, types and documentation."""
+
+    @functools.wraps(method)
+    def run(self: FileSystem, /, *args: P.args, **options: P.kwargs) -> T:
+        return self._loop.run(method(self._inner, *args, **options))
+
+    return run
 
 
 class FileSystem:
@@ -112,18 +126,46 @@ class FileSystem:
     ) -> Iterator[Event]:
         return self._loop.iterate(self._inner.events(after, path_prefix=path_prefix, follow=follow))
 
-    def __getattr__(self, name: str) -> Any:
-        """Every other method, run to its end."""
-        method = getattr(self._inner, name)
-        if name.startswith("_") or not callable(method):
-            return method
+    @property
+    def config(self) -> ClientConfig:
+        return self._inner.config
 
-        def blocking(*args: Any, **options: Any) -> Any:
-            return self._loop.run(method(*args, **options))
+    @property
+    def user(self) -> str:
+        return self._inner.user
 
-        blocking.__name__ = name
-        blocking.__doc__ = method.__doc__
-        return blocking
+    call = _blocking(filesystem.FileSystem.call)
+    stat = _blocking(filesystem.FileSystem.stat)
+    exists = _blocking(filesystem.FileSystem.exists)
+    glob = _blocking(filesystem.FileSystem.glob)
+    summarize = _blocking(filesystem.FileSystem.summarize)
+    locate = _blocking(filesystem.FileSystem.locate)
+    write_bytes = _blocking(filesystem.FileSystem.write_bytes)
+    read_bytes = _blocking(filesystem.FileSystem.read_bytes)
+    truncate = _blocking(filesystem.FileSystem.truncate)
+    put_file = _blocking(filesystem.FileSystem.put_file)
+    get_file = _blocking(filesystem.FileSystem.get_file)
+    put_tree = _blocking(filesystem.FileSystem.put_tree)
+    get_tree = _blocking(filesystem.FileSystem.get_tree)
+    mkdirs = _blocking(filesystem.FileSystem.mkdirs)
+    rename = _blocking(filesystem.FileSystem.rename)
+    delete = _blocking(filesystem.FileSystem.delete)
+    delete_many = _blocking(filesystem.FileSystem.delete_many)
+    move_to_trash = _blocking(filesystem.FileSystem.move_to_trash)
+    copy = _blocking(filesystem.FileSystem.copy)
+    concat = _blocking(filesystem.FileSystem.concat)
+    set_replication = _blocking(filesystem.FileSystem.set_replication)
+    set_mode = _blocking(filesystem.FileSystem.set_mode)
+    set_owner = _blocking(filesystem.FileSystem.set_owner)
+    set_times = _blocking(filesystem.FileSystem.set_times)
+    get_xattrs = _blocking(filesystem.FileSystem.get_xattrs)
+    set_xattr = _blocking(filesystem.FileSystem.set_xattr)
+    remove_xattr = _blocking(filesystem.FileSystem.remove_xattr)
+    set_quota = _blocking(filesystem.FileSystem.set_quota)
+    server_info = _blocking(filesystem.FileSystem.server_info)
+    report = _blocking(filesystem.FileSystem.report)
+    recover_lease = _blocking(filesystem.FileSystem.recover_lease)
+    checksum = _blocking(filesystem.FileSystem.checksum)
 
 
 async def _make(config: ClientConfig) -> filesystem.FileSystem:

@@ -1,0 +1,1 @@
+"""TwinFS held against software that was not written here."""
