@@ -17,7 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from ..common import disk
-from ..common.checksum import CHUNK_BYTES, DIGEST_BYTES, block_digest
+from ..common.checksum import CHUNK_BYTES, DIGEST_BYTES
 from ..common.errors import (
     BlockNotFound,
     DfsError,
@@ -26,10 +26,10 @@ from ..common.errors import (
     VolumeFailed,
 )
 from ..common.messages import ReplicaReport
-from ..common.model import BlockId, BlockRef, GenerationStamp
+from ..common.model import BlockRef
 from ..common.transfer import SmallBlock
-from .index import Replica
-from .replicas import Found, copy_prefix, is_intact, write_all
+from .index import FIRST_LOCAL_BLOCK, Name, Replica
+from .replicas import Found, copy_prefix, is_intact, report_finalized, report_writing, write_all
 from .volumes import Volume, choose_volume, storage_error
 from .writing import WritingReplica
 
@@ -285,15 +285,24 @@ class BlockStore:
     def writeback(self, replica: WritingReplica) -> None:
         replica.start_writeback(self._threads)
 
-    def finalize(self, replica: WritingReplica, owner: object, *, durable: bool) -> bytes:
-        """Publish a replica: durable under its final name, then recorded. Its chunk digests.
+    def finalize(
+        self,
+        replica: WritingReplica,
+        owner: object,
+        *,
+        durable: bool,
+        names: Sequence[Name] = (),
+    ) -> bytes:
+        """Publish a replica: durable under its final name, then recorded with *names*. Its chunk digests.
 
         *durable* False leaves the bytes to the kernel; the record is durable always.
         """
         with replica.publishing:
-            return self._publish(replica, owner, durable=durable)
+            return self._publish(replica, owner, durable, names)
 
-    def _publish(self, replica: WritingReplica, owner: object, *, durable: bool) -> bytes:
+    def _publish(
+        self, replica: WritingReplica, owner: object, durable: bool, names: Sequence[Name]
+    ) -> bytes:
         volume = replica.volume
         generation, length, digests = replica.snapshot()
         with replica.lock:
@@ -303,7 +312,7 @@ class BlockStore:
             if length <= self._small_block_bytes:
                 data = os.pread(replica.descriptor, length, 0)
                 stored = Replica(replica.block_id, generation, length, True, digests)
-                volume.index.add([stored], [(replica.block_id, data)]).result()
+                volume.index.add([stored], [(replica.block_id, data)], names).result()
                 replica.close()
                 replica.path.unlink(missing_ok=True)
             else:
@@ -316,7 +325,7 @@ class BlockStore:
                     if durable:
                         disk.fsync_directory(final.parent, "replica.folder")
                     stored = Replica(replica.block_id, generation, length, False, digests)
-                    volume.index.add([stored]).result()
+                    volume.index.add([stored], (), names).result()
                 except (OSError, DfsError):
                     # Still being written, then, and where its name says so.
                     with contextlib.suppress(OSError):
@@ -343,11 +352,16 @@ class BlockStore:
             replica.path.unlink(missing_ok=True)
 
     def put_small(
-        self, items: Sequence[SmallBlock], payload: memoryview, *, durable: bool
+        self,
+        items: Sequence[SmallBlock],
+        payload: memoryview,
+        *,
+        durable: bool,
+        names: Sequence[Name] = (),
     ) -> list[Future[None]]:
         """Store whole blocks of at most one chunk; the futures are done when all is durable.
 
-        Their digests were verified. A block that is here already in this generation is stored again, harmlessly.
+        Their digests were verified. *names*: further hashes of them. A block that is here already in this generation is stored again, harmlessly.
         """
         total = sum(item.length for item in items)
         volume = choose_volume(self.volumes, total, self._rng)
@@ -389,7 +403,7 @@ class BlockStore:
                     temporary.unlink(missing_ok=True)
             volume.check()
             raise storage_error(error, "can't store small blocks") from None
-        future = volume.index.add(records, data)
+        future = volume.index.add(records, data, names)
         volume.count(len(items), total)
         return [future]
 
@@ -510,12 +524,12 @@ class BlockStore:
         """What an incremental report says of a replica."""
         found = self.find(block.block_id)
         if found is not None:
-            return _report(found[1])
+            return report_finalized(found[1])
         replica = self.writing(block.block_id)
-        return None if replica is None else _report_writing(replica)
+        return None if replica is None else report_writing(replica)
 
     def pages(self, limit: int) -> Iterator[tuple[int, list[ReplicaReport], bool]]:
-        """(start_after, replicas, last) in the order of ids, over all volumes."""
+        """(start_after, replicas, last) in the order of ids, over all volumes; without content of a peer's own."""
         after = 0
         while True:
             merged: dict[int, ReplicaReport] = {}
@@ -524,15 +538,15 @@ class BlockStore:
             for volume in self.volumes:
                 if volume.failure:
                     continue
-                page = volume.index.page(after, limit)
+                page = volume.index.page(after, limit, before=FIRST_LOCAL_BLOCK)
                 if len(page) == limit:
                     complete = False
                     end = min(end, page[-1].block_id)
-                merged.update((replica.block_id, _report(replica)) for replica in page)
+                merged.update((replica.block_id, report_finalized(replica)) for replica in page)
             with self._lock:
                 for block_id, replica in self._writing.items():
-                    if block_id > after:
-                        merged.setdefault(block_id, _report_writing(replica))
+                    if after < block_id < FIRST_LOCAL_BLOCK:
+                        merged.setdefault(block_id, report_writing(replica))
             keys = [key for key in sorted(merged) if key <= end]
             if len(keys) > limit:
                 # Full pages of several volumes, and what is being written: too many for one message.
@@ -568,21 +582,3 @@ def _same_generation(block: BlockRef, here: int) -> None:
         raise StaleGeneration(
             f"block {block.block_id} is of generation {here} here, not {block.generation}"
         )
-
-
-def _report(replica: Replica) -> ReplicaReport:
-    return ReplicaReport(
-        block_id=BlockId(replica.block_id),
-        generation=GenerationStamp(replica.generation),
-        length=replica.length,
-        digest=block_digest(replica.digests),
-    )
-
-
-def _report_writing(replica: WritingReplica) -> ReplicaReport:
-    return ReplicaReport(
-        block_id=BlockId(replica.block_id),
-        generation=GenerationStamp(replica.generation),
-        length=replica.length,
-        finalized=False,
-    )

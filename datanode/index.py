@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import NamedTuple
@@ -27,8 +27,23 @@ CREATE TABLE IF NOT EXISTS small (
     block_id INTEGER PRIMARY KEY,
     data     BLOB NOT NULL
 );
+-- Hashes of CID blocks that do not follow from the digests: sha2-256 ones, and those of blocks of more than one chunk.
+-- key: the code of the hash function (one byte), then the digest. Rows go with their replica.
+CREATE TABLE IF NOT EXISTS names (
+    key      BLOB    NOT NULL,
+    block_id INTEGER NOT NULL,
+    start    INTEGER NOT NULL,
+    length   INTEGER NOT NULL,
+    PRIMARY KEY (key, block_id, start)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS names_by_block ON names (block_id);
 """
 _ROW = "SELECT block_id, generation, length, inline, digests FROM replicas"
+
+
+# Ids from here on are of content that a peer keeps for itself: no NameNode gave them, and none is told of them.
+FIRST_LOCAL_BLOCK = 1 << 62
+Name = tuple[bytes, int, int, int]  # key, block id, start, length
 
 
 class Replica(NamedTuple):
@@ -41,19 +56,30 @@ class Replica(NamedTuple):
     digests: bytes
 
 
+Observer = Callable[[Sequence[Replica], Sequence[Name], Sequence[Replica]], None]
+
+
 class Index:
     """The SQLite file of one volume. Writes group-commit; reads use a connection of the thread's own."""
 
     def __init__(self, path: Path) -> None:
         """Open or create. Raises StoreDamaged, StoreTooNew, DiskFull."""
         self.path = path
+        self._observer: Observer | None = None
         self._database = Database(path)
         self._database.run(_prepare)
 
+    def observe(self, observer: Observer) -> None:
+        """Have *observer* told of (added, their names, removed) replicas once that is durable."""
+        self._observer = observer
+
     def add(
-        self, replicas: Sequence[Replica], data: Sequence[tuple[int, bytes | memoryview]] = ()
+        self,
+        replicas: Sequence[Replica],
+        data: Sequence[tuple[int, bytes | memoryview]] = (),
+        names: Sequence[Name] = (),
     ) -> Future[None]:
-        """Record finalized replicas, and the bytes of inline ones; done when durable."""
+        """Record finalized replicas, the bytes of inline ones, further hashes of what is in them; done when durable."""
 
         def operation(connection: sqlite3.Connection) -> None:
             connection.executemany(
@@ -65,18 +91,46 @@ class Index:
                 connection.executemany(
                     "INSERT OR REPLACE INTO small (block_id, data) VALUES (?, ?)", data
                 )
+            if names:
+                connection.executemany("INSERT OR REPLACE INTO names VALUES (?, ?, ?, ?)", names)
 
-        return self._database.submit(operation)
+        future = self._database.submit(operation)
+        if (observer := self._observer) is not None:
+
+            def tell(done: Future[None]) -> None:
+                if done.exception() is None:
+                    observer(replicas, names, ())
+
+            future.add_done_callback(tell)
+        return future
 
     def remove(self, block_ids: Sequence[int]) -> None:
         """Forget replicas, durably."""
 
+        gone: list[Replica] = []
+
         def operation(connection: sqlite3.Connection) -> None:
             keys = [(block_id,) for block_id in block_ids]
+            gone.clear()
+            for key in keys if self._observer is not None else ():
+                row = connection.execute(f"{_ROW} WHERE block_id = ?", key).fetchone()
+                if row is not None:
+                    gone.append(Replica(row[0], row[1], row[2], bool(row[3]), row[4]))
             connection.executemany("DELETE FROM replicas WHERE block_id = ?", keys)
             connection.executemany("DELETE FROM small WHERE block_id = ?", keys)
+            connection.executemany("DELETE FROM names WHERE block_id = ?", keys)
 
         self._database.run(operation)
+        if self._observer is not None and gone:
+            self._observer((), (), gone)
+
+    def named(self, key: bytes) -> list[tuple[int, int, int]]:
+        """(block id, start, length) of CID blocks with a hash that was recorded with them."""
+        return (
+            self._database.reader()
+            .execute("SELECT block_id, start, length FROM names WHERE key = ? LIMIT 16", (key,))
+            .fetchall()
+        )
 
     def get(self, block_id: int) -> Replica | None:
         row = self._database.reader().execute(f"{_ROW} WHERE block_id = ?", (block_id,)).fetchone()
@@ -106,10 +160,11 @@ class Index:
                 found[row[0]] = (row[1], row[2])
         return found
 
-    def page(self, after: int, limit: int) -> list[Replica]:
-        """Replicas with a greater id than *after*, ascending."""
+    def page(self, after: int, limit: int, before: int = 2**63 - 1) -> list[Replica]:
+        """Replicas with ids between *after* and *before*, ascending."""
         rows = self._database.reader().execute(
-            f"{_ROW} WHERE block_id > ? ORDER BY block_id LIMIT ?", (after, limit)
+            f"{_ROW} WHERE block_id > ? AND block_id < ? ORDER BY block_id LIMIT ?",
+            (after, before, limit),
         )
         return [Replica(row[0], row[1], row[2], bool(row[3]), row[4]) for row in rows]
 

@@ -6,8 +6,12 @@ import os
 from typing import NamedTuple
 
 from ..common import disk
-from ..common.checksum import CHUNK_BYTES, DIGEST_BYTES, chunk_count, digest_of
+from ..common.checksum import CHUNK_BYTES, DIGEST_BYTES, block_digest, chunk_count, digest_of
 from ..common.errors import ChecksumMismatch
+from ..common.messages import ReplicaReport
+from ..common.model import BlockId, GenerationStamp
+from .index import Replica
+from .writing import WritingReplica
 
 
 class Found(NamedTuple):
@@ -60,3 +64,21 @@ def copy_prefix(source: os.PathLike[str], target: os.PathLike[str], length: int)
             if copied == 0:
                 raise OSError(5, "the replica is shorter than recorded")
             done += copied
+
+
+def report_finalized(replica: Replica) -> ReplicaReport:
+    return ReplicaReport(
+        block_id=BlockId(replica.block_id),
+        generation=GenerationStamp(replica.generation),
+        length=replica.length,
+        digest=block_digest(replica.digests),
+    )
+
+
+def report_writing(replica: WritingReplica) -> ReplicaReport:
+    return ReplicaReport(
+        block_id=BlockId(replica.block_id),
+        generation=GenerationStamp(replica.generation),
+        length=replica.length,
+        finalized=False,
+    )

@@ -23,6 +23,9 @@ from . import metrics
 from .api.blocks import BlocksApi
 from .api.status import StatusApi
 from .blockstore import BlockStore
+from .cidstore import CidStore
+from .content import Content
+from .gateway.server import Gateway
 from .pipeline import Peers
 from .reporter import Reporter
 from .streams import StreamServer
@@ -101,6 +104,9 @@ class DataNodeServer:
         self._runner = web.AppRunner(web.Application(), access_log=None)
         self._runner.app.add_routes(BlocksApi(store, status).routes())
         self._runner.app.add_routes(StatusApi(exposition, self._readiness).routes())
+        cids = CidStore(store, wall_ms=self._clock.wall_ms, on_bad=on_bad)
+        content = Content(cids, self._threads)
+        self._runner.app.add_routes(Gateway(content).routes())
         await self._runner.setup()
         site = web.TCPSite(self._runner, config.host, config.port, backlog=512)
         try:

@@ -26,6 +26,7 @@ from ..common.errors import (
 )
 from ..common.messages import VolumeReport
 from ..common.runtime import new_uuid
+from .cidindex import CidIndex
 from .index import Index, Replica
 
 log = logging.getLogger(__name__)
@@ -73,6 +74,7 @@ class Volume:
             self.index = self._open_index()
             self._sweep()
             self.replicas, self.used_bytes = self.index.totals()
+            self.cids = CidIndex(path / "cids.db", self.index)
         except BaseException:
             os.close(self._lock)
             raise
@@ -286,6 +288,7 @@ class Volume:
 
     def close(self) -> None:
         self.index.close()
+        self.cids.close()
         os.close(self._lock)
 
 

@@ -1,0 +1,261 @@
+"""A volume's directory of hashes: which CID block lies where.
+
+The digests of a replica's chunks are the digests of its CID blocks, so this is derived from the volume's index: filled
+beside the write path, in a file of its own that may be lost. What was not written when the process died is found again
+by going through the index once.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import logging
+import sqlite3
+import threading
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ..common.checksum import CHUNK_BYTES, DIGEST_BYTES
+from ..common.errors import DfsError, StoreDamaged
+from ..common.sqlite import connect, database_error
+from .index import Index, Name, Replica
+
+log = logging.getLogger(__name__)
+WRITE_EVERY_S = 0.2
+BATCH_REPLICAS = 2_000
+MAX_WAITING = 200_000  # replicas; beyond that the index is gone through again instead
+BLAKE3_KEY = b"\x1e"
+SCHEMA = """
+-- Where the CID block with a hash lies: in the bytes [start, start + length) of a finalized replica. One hash may lie in several
+-- replicas. A row whose replica is gone is no error: whoever finds one looks whether the replica is there.
+-- key: the code of the hash function (one byte), then the digest.
+CREATE TABLE IF NOT EXISTS places (
+    key      BLOB    NOT NULL,
+    block_id INTEGER NOT NULL,
+    start    INTEGER NOT NULL,
+    length   INTEGER NOT NULL,
+    PRIMARY KEY (key, block_id, start)
+) WITHOUT ROWID;
+-- One row once the file is in use: whether everything in the volume's index is here.
+CREATE TABLE IF NOT EXISTS state (complete INTEGER NOT NULL);
+"""
+
+
+class Place(NamedTuple):
+    """Bytes [start, start + length) of a block's replica."""
+
+    block_id: int
+    start: int
+    length: int
+
+
+def derived(replica: Replica) -> Iterable[tuple[bytes, int, int, int]]:
+    """(key, block id, start, length) of each chunk of a replica."""
+    digests = replica.digests
+    for number in range(len(digests) // DIGEST_BYTES):
+        start = number * CHUNK_BYTES
+        yield (
+            BLAKE3_KEY + digests[number * DIGEST_BYTES : (number + 1) * DIGEST_BYTES],
+            replica.block_id,
+            start,
+            min(CHUNK_BYTES, replica.length - start),
+        )
+
+
+class CidIndex:
+    """The hashes of one volume. Methods may be called from any thread."""
+
+    def __init__(self, path: Path, index: Index) -> None:
+        """Open or create; a damaged file is made anew. Follows *index* from now on."""
+        self._path = path
+        self._index = index
+        self._changes: collections.deque[
+            tuple[Sequence[Replica], Sequence[Name], Sequence[Replica]]
+        ]
+        self._changes = collections.deque()
+        self._waiting = 0  # replicas in _changes
+        self._lock = threading.Lock()  # of the writing connection
+        self._read_lock = threading.Lock()
+        self._wake = threading.Event()
+        self._closing = threading.Event()
+        self._overflow = False
+        self._through = threading.Event()  # the index has been gone through
+        try:
+            self._open()
+        except DfsError as error:
+            log.error("%s; it is made again", error.message)
+            self._remove_files()
+            self._open()
+        index.observe(self._changed)
+        self._thread = threading.Thread(
+            target=self._run, name=f"cids {path.parent.name}", daemon=True
+        )
+        self._thread.start()
+
+    def _open(self) -> None:
+        self._writer = connect(self._path, cache_kib=8192)
+        try:
+            # The Checkpointer that other databases have is not worth a thread here: nobody waits for this writer.
+            self._writer.execute("PRAGMA wal_autocheckpoint = 4000")
+            self._writer.executescript(SCHEMA)
+            row = self._writer.execute("SELECT complete FROM state").fetchone()
+            self._complete = row is not None and bool(row[0])
+            if row is None:
+                self._writer.execute("INSERT INTO state VALUES (0)")
+            # Until this process has ended well, what is missing has to be looked for.
+            self._writer.execute("UPDATE state SET complete = 0")
+            self._reader = connect(self._path, cache_kib=4096, read_only=True)
+        except sqlite3.Error as error:
+            self._writer.close()
+            raise database_error(error, self._path) from error
+
+    def _remove_files(self) -> None:
+        for suffix in ("", "-wal", "-shm"):
+            with contextlib.suppress(FileNotFoundError):
+                Path(f"{self._path}{suffix}").unlink()
+
+    # --- finding ---
+
+    def find(self, key: bytes) -> Place | None:
+        """Where the CID block is; a place that the volume's index confirms."""
+        found = self._look_up(key)
+        if found is None and self._waiting:
+            self.settle()
+            found = self._look_up(key)
+        return found
+
+    def _look_up(self, key: bytes) -> Place | None:
+        try:
+            with self._read_lock:
+                rows = self._reader.execute(
+                    "SELECT block_id, start, length FROM places WHERE key = ? LIMIT 16", (key,)
+                ).fetchall()
+        except sqlite3.Error as error:
+            raise database_error(error, self._path) from error
+        if not rows:
+            rows = self._index.named(key)
+        for block_id, start, length in rows:
+            replica = self._index.get(block_id)
+            if replica is not None and start + length <= replica.length:
+                return Place(block_id, start, length)
+        return None
+
+    def hashes(self) -> int:
+        """How many CID blocks are known here."""
+        with self._read_lock:
+            row = self._reader.execute("SELECT COUNT(*) FROM places").fetchone()
+        return int(row[0])
+
+    # --- following the index ---
+
+    def _changed(
+        self, added: Sequence[Replica], names: Sequence[Name], removed: Sequence[Replica]
+    ) -> None:
+        """Replicas were recorded or dropped. Called in the thread that makes the index durable: must be short."""
+        if self._waiting > MAX_WAITING:
+            self._overflow = True
+        else:
+            self._changes.append((added, names, removed))
+            self._waiting += len(added) + len(removed)
+        self._wake.set()
+
+    def settle(self) -> None:
+        """Write what was noted so far."""
+        with self._lock:
+            while self._changes:
+                self._write_some()
+
+    def _write_some(self) -> None:
+        added: list[tuple[bytes, int, int, int]] = []
+        removed: list[tuple[bytes, int, int]] = []
+        taken = 0
+        while self._changes and taken < BATCH_REPLICAS:
+            new, names, gone = self._changes.popleft()
+            taken += len(new) + len(gone)
+            for replica in new:
+                added += derived(replica)
+            added += names
+            for replica in gone:
+                removed += [row[:3] for row in derived(replica)]
+                # What comes after in the queue may have the block again, so the order of both lists matters.
+            if gone:
+                break
+        # In the order of the table, so that a batch touches each of its pages once.
+        added.sort()
+        writer = self._writer
+        try:
+            writer.execute("BEGIN IMMEDIATE")
+            try:
+                writer.executemany("INSERT OR IGNORE INTO places VALUES (?, ?, ?, ?)", added)
+                writer.executemany(
+                    "DELETE FROM places WHERE key = ? AND block_id = ? AND start = ?", removed
+                )
+                writer.execute("COMMIT")
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):
+                    writer.execute("ROLLBACK")
+                raise
+        except sqlite3.Error as error:
+            raise database_error(error, self._path) from error
+        finally:
+            self._waiting = max(0, self._waiting - taken) if self._changes else 0
+
+    def _run(self) -> None:
+        try:
+            if not self._complete:
+                self._go_through()
+            self._through.set()
+            while not self._closing.is_set():
+                self._wake.wait()
+                self._wake.clear()
+                # More comes soon after: gather it, for one transaction is dear beside a row in it.
+                self._closing.wait(WRITE_EVERY_S)
+                self.settle()
+                if self._overflow:
+                    self._overflow = False
+                    self._go_through()
+        except DfsError as error:
+            log.error("the hashes of %s can't be kept: %s", self._path.parent, error.message)
+            self._complete = False
+        else:
+            self._complete = not self._overflow
+        finally:
+            self._through.set()
+
+    def wait_complete(self) -> None:
+        """Until what an earlier life of the process did not write is here too."""
+        self._through.wait()
+
+    def _go_through(self) -> None:
+        """Add what the index has and this file lacks."""
+        after = 0
+        while page := self._index.page(after, BATCH_REPLICAS):
+            if self._closing.is_set():
+                self._overflow = True
+                return
+            with self._lock:
+                rows = sorted(row for replica in page for row in derived(replica))
+                try:
+                    self._writer.execute("BEGIN IMMEDIATE")
+                    self._writer.executemany(
+                        "INSERT OR IGNORE INTO places VALUES (?, ?, ?, ?)", rows
+                    )
+                    self._writer.execute("COMMIT")
+                except sqlite3.Error as error:
+                    with contextlib.suppress(sqlite3.Error):
+                        self._writer.execute("ROLLBACK")
+                    raise database_error(error, self._path) from error
+            after = page[-1].block_id
+
+    def close(self) -> None:
+        """After the index's last change."""
+        self._closing.set()
+        self._wake.set()
+        self._thread.join()
+        with contextlib.suppress(StoreDamaged, sqlite3.Error, DfsError):
+            self.settle()
+            if self._complete:
+                self._writer.execute("UPDATE state SET complete = 1")
+        self._reader.close()
+        self._writer.close()

@@ -1,0 +1,259 @@
+"""CID blocks on this DataNode: where their bytes lie, reading them verified, and keeping new ones.
+
+A CID block is a range of a replica: a chunk of a file that was put by path, a small block that holds a dag-pb node, or content
+that a peer keeps for itself in replicas with ids of its own (`FIRST_LOCAL_BLOCK`). All methods block and are called from threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from ..common.checksum import CHUNK_BYTES, digest_of
+from ..common.errors import BlockNotFound, ChecksumMismatch, DfsError, InvalidContent, Unsupported
+from ..common.ipld import multihash
+from ..common.ipld.cid import MAX_BLOCK_BYTES, Cid
+from ..common.model import BlockId, BlockRef, GenerationStamp
+from ..common.transfer import MAX_MANY_BYTES, SmallBlock
+from .blockstore import BlockStore
+from .cidindex import BLAKE3_KEY
+from .index import FIRST_LOCAL_BLOCK, Name
+
+LOCAL_GENERATION = GenerationStamp(1)
+ID_BITS_BELOW_MS = 20
+
+
+def key_of(hashed: bytes) -> bytes:
+    """The key of a multihash in the index of hashes. Unsupported for a function whose blocks nobody here could verify."""
+    code, digest, _ = multihash.split(hashed)
+    if code not in (multihash.BLAKE3, multihash.SHA2_256):
+        raise Unsupported(f"blocks named by hash function 0x{code:x} are not kept here")
+    return bytes((code,)) + digest
+
+
+class Opened(NamedTuple):
+    """A CID block to read: from *data*, or *length* bytes at *start* of *descriptor* (the caller's to close)."""
+
+    block: BlockRef
+    start: int
+    length: int
+    data: bytes | memoryview | None
+    descriptor: int
+
+
+class CidStore:
+    """What this DataNode can say and do about CID blocks."""
+
+    def __init__(
+        self,
+        store: BlockStore,
+        *,
+        wall_ms: Callable[[], int],
+        on_bad: Callable[[BlockRef], None],
+    ) -> None:
+        """*on_bad* is told of replicas whose bytes are not those that were recorded."""
+        self._store = store
+        self._wall_ms = wall_ms
+        self._on_bad = on_bad
+        self._lock = threading.Lock()
+        self._last_id = 0
+
+    # --- finding ---
+
+    def has(self, hashed: bytes) -> bool:
+        """Whether the block with this multihash is here."""
+        if hashed[:1] == b"\x00":
+            return True
+        key = key_of(hashed)
+        return any(
+            volume.cids.find(key) is not None
+            for volume in self._store.volumes
+            if not volume.failure
+        )
+
+    def size(self, hashed: bytes) -> int | None:
+        """The block's length; None if it is not here."""
+        if hashed[:1] == b"\x00":
+            return len(multihash.split(hashed)[1])
+        key = key_of(hashed)
+        for volume in self._store.volumes:
+            if not volume.failure and (place := volume.cids.find(key)) is not None:
+                return place.length
+        return None
+
+    def open(self, hashed: bytes) -> Opened | None:
+        """The block, unverified: whoever gets the bytes has their hash. None if it is not here."""
+        if hashed[:1] == b"\x00":
+            data = multihash.split(hashed)[1]
+            return Opened(_reference(0, 0), 0, len(data), data, -1)
+        key = key_of(hashed)
+        for volume in self._store.volumes:
+            if volume.failure or (place := volume.cids.find(key)) is None:
+                continue
+            replica = volume.index.get(place.block_id)
+            if replica is None:
+                continue
+            block = _reference(replica.block_id, replica.generation)
+            try:
+                found = self._store.open(block)
+            except DfsError:
+                self._on_bad(block)
+                continue
+            if found.data is None:
+                return Opened(block, place.start, place.length, None, found.descriptor)
+            inside = memoryview(found.data)[place.start : place.start + place.length]
+            return Opened(block, 0, place.length, inside, -1)
+        return None
+
+    def read(self, cid: Cid) -> bytes:
+        """The block's bytes, verified. BlockNotFound; ChecksumMismatch if what is on the disk is not that."""
+        opened = self.open(cid.multihash)
+        if opened is None:
+            raise BlockNotFound(f"the block {cid} is not here")
+        try:
+            data = self._bytes_of(opened)
+        finally:
+            if opened.descriptor >= 0:
+                os.close(opened.descriptor)
+        try:
+            cid.verify(data)
+        except ChecksumMismatch:
+            self._on_bad(opened.block)
+            raise
+        return data
+
+    def _bytes_of(self, opened: Opened) -> bytes:
+        if opened.data is not None:
+            return bytes(opened.data)
+        try:
+            data = os.pread(opened.descriptor, opened.length, opened.start)
+        except OSError as error:
+            self._on_bad(opened.block)
+            raise BlockNotFound(f"the replica can't be read: {error.strerror}") from None
+        if len(data) != opened.length:
+            self._on_bad(opened.block)
+            raise BlockNotFound("the replica is shorter than recorded")
+        return data
+
+    # --- keeping ---
+
+    def next_id(self) -> BlockId:
+        """An id for a replica of this peer's own content; ascending with time, so that the index grows at its end."""
+        with self._lock:
+            wanted = FIRST_LOCAL_BLOCK + (self._wall_ms() << ID_BITS_BELOW_MS)
+            self._last_id = max(self._last_id + 1, wanted)
+            return BlockId(self._last_id)
+
+    def put(self, blocks: Sequence[tuple[Cid, bytes | memoryview]]) -> int:
+        """Keep CID blocks, durably; how many were not here yet. Nothing is kept unless all have the bytes they say.
+
+        Raises ChecksumMismatch, InvalidContent, Unsupported, DiskFull.
+        """
+        fresh: dict[bytes, tuple[Cid, bytes | memoryview]] = {}
+        for cid, data in blocks:
+            if len(data) > MAX_BLOCK_BYTES:
+                raise InvalidContent(f"a CID block of {len(data)} bytes exceeds {MAX_BLOCK_BYTES}")
+            cid.verify(data)
+            if not cid.is_identity and not self.has(cid.multihash):
+                fresh[cid.multihash] = (cid, data)
+        batch: list[tuple[Cid, bytes | memoryview]] = []
+        size_bytes = 0
+        for cid, data in fresh.values():
+            if len(data) > CHUNK_BYTES:
+                self._put_long(cid, data)
+                continue
+            if size_bytes + len(data) > MAX_MANY_BYTES:
+                self._put_batch(batch)
+                batch, size_bytes = [], 0
+            batch.append((cid, data))
+            size_bytes += len(data)
+        self._put_batch(batch)
+        return len(fresh)
+
+    def _put_batch(self, batch: Sequence[tuple[Cid, bytes | memoryview]]) -> None:
+        if not batch:
+            return
+        items: list[SmallBlock] = []
+        names: list[Name] = []
+        for cid, data in batch:
+            block_id = self.next_id()
+            code, digest, _ = multihash.split(cid.multihash)
+            if code != multihash.BLAKE3:
+                names.append((bytes((code,)) + digest, block_id, 0, len(data)))
+                digest = digest_of(data)
+            elif not data:
+                # A replica of nothing has no digest that would tell its name.
+                names.append((BLAKE3_KEY + digest, block_id, 0, 0))
+            items.append(
+                SmallBlock(
+                    block_id=block_id,
+                    generation=LOCAL_GENERATION,
+                    length=len(data),
+                    digest=digest,
+                )
+            )
+        payload = memoryview(b"".join(bytes(data) for _, data in batch))
+        for future in self._store.put_small(items, payload, durable=True, names=names):
+            future.result()
+
+    def _put_long(self, cid: Cid, data: bytes | memoryview) -> None:
+        """A block of more than one chunk: its hash does not follow from the digests of its chunks."""
+        writer = LocalWriter(self, len(data))
+        try:
+            writer.write(memoryview(data))
+            key = key_of(cid.multihash)
+            writer.finish([(key, 0, len(data))])
+        except BaseException:
+            writer.abandon()
+            raise
+
+    def begin(self, expected_bytes: int) -> LocalWriter:
+        """A new local replica, written front to back: the chunks of a file."""
+        return LocalWriter(self, expected_bytes)
+
+    @property
+    def store(self) -> BlockStore:
+        return self._store
+
+
+class LocalWriter:
+    """A replica of this peer's own content while it is written."""
+
+    def __init__(self, cids: CidStore, expected_bytes: int) -> None:
+        self._store = cids.store
+        self._block = _reference(cids.next_id(), LOCAL_GENERATION)
+        self._replica = self._store.begin(self._block, self, expected_bytes)
+
+    @property
+    def length(self) -> int:
+        return self._replica.length
+
+    def write(self, data: memoryview, digest: bytes = b"") -> None:
+        """The next bytes; *digest* is that of a whole chunk, where it is known and verified."""
+        done = 0
+        while done < len(data):
+            room = CHUNK_BYTES - self._replica.length % CHUNK_BYTES
+            piece = data[done : done + room]
+            whole = len(piece) == CHUNK_BYTES
+            known = digest if whole and digest and len(data) == CHUNK_BYTES else b""
+            self._replica.append(
+                self, self._replica.length, piece, known or (digest_of(piece) if whole else b"")
+            )
+            self._store.writeback(self._replica)
+            done += len(piece)
+
+    def finish(self, names: Sequence[tuple[bytes, int, int]] = ()) -> bytes:
+        """Publish it, durably, with further hashes (key, start, length) of what is in it; its chunk digests."""
+        rows = [(key, self._block.block_id, start, length) for key, start, length in names]
+        return self._store.finalize(self._replica, self, durable=True, names=rows)
+
+    def abandon(self) -> None:
+        with contextlib.suppress(DfsError):
+            self._store.discard(self._replica)
+
+
+def _reference(block_id: int, generation: int) -> BlockRef:
+    return BlockRef(block_id=BlockId(block_id), generation=GenerationStamp(generation))

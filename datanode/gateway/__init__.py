@@ -1,0 +1,1 @@
+"""The IPFS gateway of a DataNode: trustless (raw blocks, CAR), paths (files, folders, tar), names."""

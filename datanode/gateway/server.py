@@ -1,0 +1,564 @@
+"""The gateway's routes: from what was asked to bytes on the wire."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import mimetypes
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import lru_cache
+
+from aiohttp import web
+
+from ...client.content_reader import read_file
+from ...common.codec import failure_of, to_json
+from ...common.errors import (
+    BlockNotFound,
+    ContentNotFound,
+    DfsError,
+    IsADirectory,
+    LinkNotFound,
+    NotADirectory,
+    Unsupported,
+    http_status,
+)
+from ...common.ipld import car, dag
+from ...common.ipld.cid import Cid
+from ...common.ipld.dag import Block, Entity, Resolved
+from ...common.ipld.unixfs import Kind
+from ..cidstore import Opened
+from ..content import Content
+from . import tar
+from .asked import (
+    EXTENSIONS,
+    Asked,
+    Form,
+    OutsideRange,
+    byte_range,
+    disposition,
+    entity_range,
+    escape,
+    matches,
+    parse_cid,
+    parse_form,
+    parse_path,
+)
+from .pages import folder_page
+
+log = logging.getLogger(__name__)
+IMMUTABLE = "public, max-age=29030400, immutable"
+MAX_LISTED = 100_000  # entries on a page
+MAX_CAR_BLOCKS = 50_000_000
+CORS = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Allow-Methods": "GET, HEAD, OPTIONS",
+    "Access-Control-Allow-Headers": "Accept, Content-Type, If-None-Match, Range",
+    "Access-Control-Expose-Headers": "Content-Range, Content-Length, X-Ipfs-Path, X-Ipfs-Roots",
+}
+# Pages from content must not act in the name of this server: they run in an origin of their own.
+SANDBOX = {
+    "Content-Security-Policy": "sandbox allow-scripts allow-forms allow-popups allow-downloads"
+}
+ResolveName = Callable[[str], Awaitable[tuple[Cid, list[str], int, bytes]]]
+
+
+@lru_cache(maxsize=8192)
+def _cid(text: str) -> Cid:
+    return parse_cid(text)
+
+
+class Gateway:
+    """`/ipfs/` and `/ipns/`. *names*: what resolves a mutable name to (root, path, seconds it holds, record)."""
+
+    def __init__(
+        self, content: Content, *, names: ResolveName | None = None, max_busy: int = 256
+    ) -> None:
+        self._content = content
+        self._names = names
+        self._slots = asyncio.Semaphore(max_busy)  # of answers that take more than one block
+
+    def routes(self) -> list[web.RouteDef]:
+        return [
+            web.get("/ipfs/{path:.*}", self.ipfs),
+            web.get("/ipns/{path:.*}", self.ipns),
+            web.options("/{kind:ipfs|ipns}/{path:.*}", self.options),
+        ]
+
+    async def options(self, request: web.Request) -> web.Response:
+        return web.Response(status=204, headers=CORS)
+
+    async def ipfs(self, request: web.Request) -> web.StreamResponse:
+        try:
+            return await self._ipfs(request)
+        except DfsError as error:
+            return refused(error)
+        except OutsideRange as outside:
+            return web.Response(status=416, headers={**CORS, "Content-Range": str(outside)})
+
+    async def _ipfs(self, request: web.Request) -> web.StreamResponse:
+        root, names, slash = parse_path(request.rel_url.raw_path, "/ipfs/")
+        cid = _cid(root)
+        asked = parse_form(request.query, request.headers.get("Accept", ""))
+        if asked.form == Form.RAW and not names:
+            return await self._raw(request, asked, cid, [cid], f"/ipfs/{root}")
+        return await self._under(request, asked, cid, names, slash, f"/ipfs/{root}", IMMUTABLE)
+
+    async def ipns(self, request: web.Request) -> web.StreamResponse:
+        try:
+            return await self._ipns(request)
+        except DfsError as error:
+            return refused(error)
+        except OutsideRange as outside:
+            return web.Response(status=416, headers={**CORS, "Content-Range": str(outside)})
+
+    async def _ipns(self, request: web.Request) -> web.StreamResponse:
+        name, names, slash = parse_path(request.rel_url.raw_path, "/ipns/")
+        if self._names is None:
+            raise Unsupported("this gateway knows no mutable names")
+        asked = parse_form(request.query, request.headers.get("Accept", ""))
+        root, before, holds_s, record = await self._names(name)
+        caching = f"public, max-age={holds_s}"
+        if asked.form == Form.RECORD:
+            headers = {
+                **CORS,
+                "Content-Type": "application/vnd.ipfs.ipns-record",
+                "Cache-Control": caching,
+                "X-Content-Type-Options": "nosniff",
+                "Content-Disposition": disposition("attachment", f"{name}.ipns-record"),
+            }
+            return web.Response(body=record, headers=headers)
+        where = f"/ipns/{name}"
+        if asked.form == Form.RAW and not names and not before:
+            return await self._raw(request, asked, root, [root], where, caching)
+        return await self._under(
+            request, asked, root, before + names, slash or not names, where, caching, len(before)
+        )
+
+    # --- one block ---
+
+    async def _raw(
+        self,
+        request: web.Request,
+        asked: Asked,
+        cid: Cid,
+        steps: list[Cid],
+        path: str,
+        caching: str = IMMUTABLE,
+    ) -> web.StreamResponse:
+        """A block as it is. Whoever gets it has its hash, so it is not verified once more here."""
+        etag = f'"{cid}.raw"'
+        headers = {
+            **CORS,
+            "Content-Type": "application/vnd.ipld.raw",
+            "X-Content-Type-Options": "nosniff",
+            "Content-Disposition": disposition("attachment", asked.filename or f"{cid}.bin"),
+            "Etag": etag,
+            "Cache-Control": caching,
+            "X-Ipfs-Path": escape(path),
+            "X-Ipfs-Roots": ",".join(map(str, steps)),
+            "Vary": "Accept",
+        }
+        if (known := request.headers.get("If-None-Match")) and matches(known, etag):
+            return web.Response(status=304, headers=headers)
+        opened = await self._content.open(cid.multihash)
+        if opened is None:
+            # At once: a client that asks many peers waits for the slowest of them.
+            raise _not_here(request, cid)
+        if opened.data is not None:
+            body = opened.data
+            if (wanted := request.headers.get("Range")) and (part := byte_range(wanted, len(body))):
+                headers["Content-Range"] = f"bytes {part[0]}-{part[1] - 1}/{len(body)}"
+                return web.Response(
+                    status=206, body=bytes(body[part[0] : part[1]]), headers=headers
+                )
+            return web.Response(body=body, headers=headers)
+        try:
+            return await self._send_range(request, opened, headers)
+        finally:
+            os.close(opened.descriptor)
+
+    async def _send_range(
+        self, request: web.Request, opened: Opened, headers: dict[str, str]
+    ) -> web.StreamResponse:
+        """A range of a replica's file, by the kernel."""
+        start, end, status = 0, opened.length, 200
+        if (wanted := request.headers.get("Range")) and (part := byte_range(wanted, end)):
+            headers["Content-Range"] = f"bytes {part[0]}-{part[1] - 1}/{end}"
+            start, end, status = *part, 206
+        response = web.StreamResponse(status=status, headers=headers)
+        response.content_length = end - start
+        await response.prepare(request)
+        if request.method == "HEAD":
+            return response
+        transport = request.transport
+        if transport is None:
+            return response
+        writer = response._payload_writer
+        loop = asyncio.get_running_loop()
+        with os.fdopen(os.dup(opened.descriptor), "rb", buffering=0) as file:
+            if writer is not None:
+                # Headers that wait for the first bytes of the body go before what the kernel sends.
+                writer.send_headers()
+            try:
+                sent = await loop.sendfile(transport, file, opened.start + start, end - start)
+            except (OSError, RuntimeError):
+                transport.abort()  # the client has gone, most likely
+                return response
+        if sent != end - start:
+            transport.abort()  # the promised length can't be kept: a broken connection says so
+        return response
+
+    # --- paths ---
+
+    async def _under(
+        self,
+        request: web.Request,
+        asked: Asked,
+        root: Cid,
+        names: list[str],
+        slash: bool,
+        where: str,
+        caching: str,
+        hidden: int = 0,
+    ) -> web.StreamResponse:
+        """What *names* below *root* lead to. *hidden*: names that are in a record and not in the URL."""
+        get = self._getter(request, asked)
+        async with self._slots:
+            try:
+                found = await dag.run_async(dag.resolve(root, names), get)
+            except ContentNotFound:
+                raise _not_here(request, root) from None
+            path = "/".join([where, *names[hidden:]])
+            if asked.form == Form.RAW:
+                return await self._raw(request, asked, found.cid, found.steps, path, caching)
+            if asked.form == Form.CAR:
+                return await self._car(request, asked, found, path, caching, get)
+            if asked.form == Form.RECORD:
+                raise Unsupported("only names have records")
+            try:
+                entity = dag.entity(found.cid, await get(found.cid))
+            except ContentNotFound:
+                raise _not_here(request, found.cid) from None
+            headers = {
+                **CORS,
+                "Cache-Control": caching,
+                "X-Ipfs-Path": escape(path + ("/" if slash else "")),
+                "X-Ipfs-Roots": ",".join(map(str, found.steps)),
+                "Vary": "Accept",
+            }
+            if asked.form == Form.TAR:
+                return await self._tar(request, asked, entity, headers, get)
+            if entity.kind in (Kind.DIRECTORY, Kind.HAMT_SHARD):
+                return await self._folder(request, asked, entity, path, slash, headers, get)
+            name = names[-1] if names else ""
+            return await self._file(request, asked, entity, name, headers, get)
+
+    def _getter(self, request: web.Request, asked: Asked) -> Callable[[Cid], Awaitable[Block]]:
+        local = "only-if-cached" in request.headers.get("Cache-Control", "")
+
+        async def get(cid: Cid) -> Block:
+            if not local:
+                return await self._content.block(cid)
+            try:
+                return cid.digest if cid.is_identity else await self._content.local(cid)
+            except BlockNotFound:
+                raise ContentNotFound(f"the block {cid} is not here") from None
+
+        return get
+
+    async def _file(
+        self,
+        request: web.Request,
+        asked: Asked,
+        entity: Entity,
+        name: str,
+        headers: dict[str, str],
+        get: Callable[[Cid], Awaitable[Block]],
+    ) -> web.StreamResponse:
+        etag = headers["Etag"] = f'"{entity.cid}"'
+        if (known := request.headers.get("If-None-Match")) and matches(known, etag):
+            return web.Response(status=304, headers=headers)
+        shown = asked.filename or name
+        if asked.filename or asked.download:
+            kind = "attachment" if asked.download else "inline"
+            headers["Content-Disposition"] = disposition(kind, shown or str(entity.cid))
+        if entity.kind == Kind.SYMLINK:
+            assert entity.value is not None
+            headers["Content-Type"] = "inode/symlink"
+            return web.Response(body=entity.value.data or b"", headers=headers)
+        start, end, status = 0, entity.size, 200
+        if (wanted := request.headers.get("Range")) and (part := byte_range(wanted, entity.size)):
+            start, end, status = *part, 206
+            headers["Content-Range"] = f"bytes {start}-{end - 1}/{entity.size}"
+        headers["Accept-Ranges"] = "bytes"
+        pieces = read_file(get, entity, start, end)
+        try:
+            first = await anext(pieces, b"")
+            headers["Content-Type"] = content_type(shown, first, whole=start == 0)
+            if "html" in headers["Content-Type"] or "xml" in headers["Content-Type"]:
+                headers.update(SANDBOX)
+            response = web.StreamResponse(status=status, headers=headers)
+            response.content_length = end - start
+            await response.prepare(request)
+            if request.method == "HEAD":
+                return response
+            await _write_all(request, response, first, pieces)
+            return response
+        finally:
+            await pieces.aclose()  # type: ignore[attr-defined]
+
+    async def _folder(
+        self,
+        request: web.Request,
+        asked: Asked,
+        entity: Entity,
+        path: str,
+        slash: bool,
+        headers: dict[str, str],
+        get: Callable[[Cid], Awaitable[Block]],
+    ) -> web.StreamResponse:
+        if not slash:
+            query = (
+                f"?{request.rel_url.raw_query_string}" if request.rel_url.raw_query_string else ""
+            )
+            headers["Location"] = escape(path) + "/" + query
+            headers.pop("Cache-Control")
+            return web.Response(status=301, headers=headers)
+        with contextlib.suppress(LinkNotFound):
+            index = await dag.run_async(dag.lookup(entity, "index.html"), get)
+            page = dag.entity(index, await get(index))
+            if page.kind in (Kind.FILE, Kind.RAW):
+                return await self._file(request, asked, page, "index.html", headers, get)
+        etag = headers["Etag"] = f'"DirIndex-1_CID-{entity.cid}"'
+        headers["Cache-Control"] = "public, max-age=604800, stale-while-revalidate=2678400"
+        if (known := request.headers.get("If-None-Match")) and matches(known, etag):
+            return web.Response(status=304, headers=headers)
+        listed = await dag.run_async(dag.entries(entity, max_entries=MAX_LISTED), get)
+        listed.sort(key=lambda entry: entry.name.encode("utf-8", "surrogateescape"))
+        body = await self._content.run(
+            lambda: folder_page(path + "/", str(entity.cid), listed, has_parent=path.count("/") > 2)
+        )
+        headers["Content-Type"] = "text/html; charset=utf-8"
+        return web.Response(body=body, headers=headers)
+
+    async def _tar(
+        self,
+        request: web.Request,
+        asked: Asked,
+        entity: Entity,
+        headers: dict[str, str],
+        get: Callable[[Cid], Awaitable[Block]],
+    ) -> web.StreamResponse:
+        etag = headers["Etag"] = f'W/"{entity.cid}.x-tar"'
+        headers["Content-Type"] = "application/x-tar"
+        headers["X-Content-Type-Options"] = "nosniff"
+        name = asked.filename or f"{entity.cid}.tar"
+        headers["Content-Disposition"] = disposition("attachment", name)
+        headers["Accept-Ranges"] = "none"
+        if (known := request.headers.get("If-None-Match")) and matches(known, etag):
+            return web.Response(status=304, headers=headers)
+        response = web.StreamResponse(headers=headers)
+        await response.prepare(request)
+        if request.method != "HEAD":
+            await _write_all(request, response, b"", tar.stream(get, entity, str(entity.cid)))
+        return response
+
+    async def _car(
+        self,
+        request: web.Request,
+        asked: Asked,
+        found: Resolved,
+        path: str,
+        caching: str,
+        get: Callable[[Cid], Awaitable[Block]],
+    ) -> web.StreamResponse:
+        options = asked.car
+        etag = f'W/"{found.cid}.car.{options.tag}"'
+        headers = {
+            **CORS,
+            "Content-Type": f"application/vnd.ipld.car; version=1; order=dfs; dups={'y' if options.dups else 'n'}",
+            "X-Content-Type-Options": "nosniff",
+            "Content-Disposition": disposition("attachment", asked.filename or f"{found.cid}.car"),
+            "Accept-Ranges": "none",
+            "Etag": etag,
+            "Cache-Control": caching,
+            "X-Ipfs-Path": escape(path),
+            "X-Ipfs-Roots": ",".join(map(str, found.steps)),
+            "Vary": "Accept",
+        }
+        if (known := request.headers.get("If-None-Match")) and matches(known, etag):
+            return web.Response(status=304, headers=headers)
+        try:
+            root = await get(
+                found.cid
+            )  # a root that is not here is a 404, not a CAR that breaks off
+        except ContentNotFound:
+            raise _not_here(request, found.cid) from None
+        response = web.StreamResponse(headers=headers)
+        await response.prepare(request)
+        if request.method == "HEAD":
+            return response
+        blocks = car_blocks(found, root, asked, get)
+        await _write_all(request, response, car.header([found.cid]), _frames(blocks))
+        return response
+
+
+async def car_blocks(
+    found: Resolved, root: Block, asked: Asked, get: Callable[[Cid], Awaitable[Block]]
+) -> AsyncIterator[tuple[Cid, Block]]:
+    """The blocks of a CAR, in order: those on the way, then the entity's, depth first."""
+    options = asked.car
+    seen: set[bytes] = set()
+
+    def wanted(cid: Cid) -> bool:
+        if cid.is_identity:
+            return False
+        if options.dups:
+            return True
+        name = bytes(cid.v1)
+        if name in seen:
+            return False
+        seen.add(name)
+        return True
+
+    for cid in found.passed:
+        if wanted(cid):
+            yield cid, await get(cid)
+    if options.scope == "all":
+        walk = dag.walk(found.cid, max_blocks=MAX_CAR_BLOCKS, unique=not options.dups)
+        wish = next(walk, None)
+        while wish is not None:
+            block = root if wish == found.cid else await get(wish)
+            if wanted(wish):
+                yield wish, block
+            try:
+                wish = walk.send(block)
+            except StopIteration:
+                return
+        return
+    if wanted(found.cid):
+        yield found.cid, root
+    if options.scope == "block":
+        return
+    try:
+        entity = dag.entity(found.cid, root)
+    except Unsupported:
+        return
+    if entity.kind == Kind.HAMT_SHARD:
+        passed: list[tuple[Cid, Block]] = []
+        listing = dag.entries(entity)
+        wish = next(listing, None)
+        while wish is not None:
+            block = await get(wish)
+            if wanted(wish):
+                yield wish, block
+            try:
+                wish = listing.send(block)
+            except StopIteration:
+                return
+        del passed
+        return
+    if entity.kind not in (Kind.FILE, Kind.RAW) or entity.node is None:
+        return
+    start, end = entity_range(options, entity.size)
+    parts = dag.file_parts(entity, start, end)
+    step = next(parts, None)
+    while step is not None:
+        leaf = step if isinstance(step, Cid) else step.cid
+        answer: Block | None = None
+        if leaf is not None:
+            answer = await get(leaf)
+            if wanted(leaf):
+                yield leaf, answer
+        try:
+            step = parts.send(answer if isinstance(step, Cid) else None)  # type: ignore[arg-type]
+        except StopIteration:
+            return
+
+
+async def _frames(blocks: AsyncIterator[tuple[Cid, Block]]) -> AsyncIterator[Block]:
+    async for cid, data in blocks:
+        yield car.frame_head(cid, len(data)) + bytes(data)
+
+
+async def _write_all(
+    request: web.Request, response: web.StreamResponse, first: Block, pieces: AsyncIterator[Block]
+) -> None:
+    """Send *first* and *pieces*. What fails in the middle breaks the connection: a clean end would say that it was all."""
+    try:
+        if first:
+            await response.write(first)
+        async for piece in pieces:
+            await response.write(piece)
+        await response.write_eof()
+    except (DfsError, ConnectionError) as error:
+        if isinstance(error, DfsError):
+            log.info("%s breaks off: %s", request.path[:200], error.message)
+        if request.transport is not None:
+            request.transport.abort()
+
+
+def content_type(name: str, first: Block, *, whole: bool) -> str:
+    """By the name; else text if the first bytes are text."""
+    guessed, encoding = mimetypes.guess_type(name) if name else (None, None)
+    if encoding == "gzip":
+        return "application/gzip"
+    if encoding:
+        return "application/octet-stream"
+    if guessed is not None:
+        return f"{guessed}; charset=utf-8" if guessed.startswith("text/") else guessed
+    head = bytes(first[:512])
+    if not whole or b"\0" in head:
+        return "application/octet-stream"
+    for start, kind in (
+        (b"\x89PNG\r\n", "image/png"),
+        (b"\xff\xd8\xff", "image/jpeg"),
+        (b"GIF8", "image/gif"),
+        (b"%PDF-", "application/pdf"),
+    ):
+        if head.startswith(start):
+            return kind
+    for cut in range(4):
+        with contextlib.suppress(UnicodeDecodeError):
+            head[: len(head) - cut].decode()
+            return "text/plain; charset=utf-8"
+    return "application/octet-stream"
+
+
+def _not_here(request: web.Request, cid: Cid) -> DfsError:
+    if "only-if-cached" in request.headers.get("Cache-Control", ""):
+        return NotCached(f"{cid} is not here, and it was not to be fetched")
+    return ContentNotFound(f"{cid} is not here")
+
+
+class NotCached(ContentNotFound):
+    """412, where the client asked for what is here alone."""
+
+
+def refused(error: DfsError) -> web.Response:
+    """An error as the gateway answers it."""
+    status = http_status(error)
+    if isinstance(error, NotCached):
+        status = 412
+    elif isinstance(error, ContentNotFound | LinkNotFound | NotADirectory | IsADirectory):
+        status = 404
+    elif isinstance(error, Unsupported):
+        status = 400
+    elif status == 422:
+        status = 502  # our own copy is damaged: nothing is wrong with the request
+    headers = (
+        {**CORS, "Cache-Control": "no-store"}
+        if status != 404
+        else {**CORS, "Cache-Control": "public, max-age=5"}
+    )
+    return web.Response(
+        status=status,
+        body=to_json(failure_of(error)),
+        content_type="application/json",
+        headers=headers,
+    )
+
+
+__all__ = ["EXTENSIONS", "Gateway", "car_blocks", "content_type", "refused"]
