@@ -51,6 +51,7 @@ class DataNodeServer:
         self._clock = clock or SystemClock()
         self._rng = rng or system_random()
         self._store: BlockStore | None = None
+        self.content: Content | None = None  # CID blocks, once started
         self._streams: StreamServer | None = None
         self._runner: web.AppRunner | None = None
         self._reporters: list[Reporter] = []
@@ -105,8 +106,8 @@ class DataNodeServer:
         self._runner.app.add_routes(BlocksApi(store, status).routes())
         self._runner.app.add_routes(StatusApi(exposition, self._readiness).routes())
         cids = CidStore(store, wall_ms=self._clock.wall_ms, on_bad=on_bad)
-        content = Content(cids, self._threads)
-        self._runner.app.add_routes(Gateway(content).routes())
+        self.content = Content(cids, self._threads)
+        self._runner.app.add_routes(Gateway(self.content).routes())
         await self._runner.setup()
         site = web.TCPSite(self._runner, config.host, config.port, backlog=512)
         try:

@@ -145,9 +145,9 @@ def byte_range(header: str, size: int) -> tuple[int, int] | None:
             raise OutsideRange(f"bytes */{size}")
         return max(0, size - length), size
     start = int(found[1])
-    end = int(found[2]) + 1 if found[2] else size
-    if end <= start:
+    if found[2] and int(found[2]) < start:
         return None
+    end = int(found[2]) + 1 if found[2] else size
     if start >= size:
         raise OutsideRange(f"bytes */{size}")
     return start, min(end, size)

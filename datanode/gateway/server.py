@@ -173,6 +173,7 @@ class Gateway:
                 return web.Response(
                     status=206, body=bytes(body[part[0] : part[1]]), headers=headers
                 )
+            headers["Content-Length"] = str(len(body))  # also of nothing, and to HEAD
             return web.Response(body=body, headers=headers)
         try:
             return await self._send_range(request, opened, headers)
