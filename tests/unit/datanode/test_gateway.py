@@ -8,7 +8,6 @@ import random
 import tarfile
 import urllib.parse
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import aiohttp
