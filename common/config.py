@@ -73,12 +73,22 @@ class NameNodeConfig:
     max_transfers_per_node: int = 8  # repair copies one node sends or receives at a time
     faults: str = ""  # file with faults to inject, for trying a cluster out; "" = none, and no cost
     slow_operation_s: float = 1.0  # a call that takes longer is logged, with what held it up
+    max_transfers: int = (
+        0  # repair copies in the whole cluster at a time; 0: what the nodes' limits allow
+    )
+    repair_bytes_per_s: int = 0  # begun in the whole cluster; 0: no limit
+    maintenance_copies: int = 1  # copies of a block that must be outside maintenance; HDFS's dfs.namenode.maintenance.replication.min
+    topology_file: str = ""  # lines "NODE /RACK"; a node not in it is on the rack it says itself
+    topology_script: str = (
+        ""  # gets hosts, prints a rack for each; HDFS's net.topology.script.file.name
+    )
     log_level: str = "INFO"  # or "DEBUG", "WARNING", "ERROR"
     log_format: str = "text"  # or "json"
 
     def __post_init__(self) -> None:
         _positive(self, "replication", "min_replicas", "heartbeat_interval_s", "lease_timeout_s")
         _positive(self, "readers", "cache_mib", "block_bytes", "max_request_bytes")
+        _positive(self, "max_transfers_per_node")
         if self.block_bytes % MIB or self.block_bytes > MAX_BLOCK_BYTES:
             raise InvalidConfig("block_bytes must be a multiple of 1 MiB, 128 MiB at most")
         if self.dead_after_s <= 3 * self.heartbeat_interval_s:
@@ -87,6 +97,10 @@ class NameNodeConfig:
             raise InvalidConfig(
                 "stale_after_s must lie between heartbeat_interval_s and dead_after_s"
             )
+        if self.topology_file and self.topology_script:
+            raise InvalidConfig("give topology_file or topology_script, not both")
+        if min(self.max_transfers, self.repair_bytes_per_s, self.maintenance_copies) < 0:
+            raise InvalidConfig("limits of repair must not be negative")
         if self.lease_hard_timeout_s < self.lease_timeout_s:
             raise InvalidConfig("lease_hard_timeout_s must not be below lease_timeout_s")
 

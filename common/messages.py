@@ -133,7 +133,14 @@ class GetReport(Struct, frozen=True, kw_only=True):
     pass
 
 
+AdminState = Literal[
+    "in-service", "decommissioning", "decommissioned", "entering-maintenance", "in-maintenance"
+]
+
+
 class NodeReport(Struct, frozen=True, kw_only=True):
+    """*admin_left* of *admin_total* blocks of a node that is leaving still have too few copies elsewhere."""
+
     address: NodeAddress
     uuid: str
     state: Literal["live", "stale", "dead"]
@@ -146,6 +153,10 @@ class NodeReport(Struct, frozen=True, kw_only=True):
     volumes: int
     failed_volumes: int
     version: str
+    admin_state: AdminState = "in-service"
+    admin_until_ms: int = 0  # when maintenance ends by itself; 0: it does not
+    admin_left: int = 0
+    admin_total: int = 0
 
 
 class ClusterReport(Struct, frozen=True, kw_only=True):
@@ -562,10 +573,14 @@ class DeleteReplicas(Struct, frozen=True, kw_only=True, tag="delete-replicas"):
 
 
 class CopyReplica(Struct, frozen=True, kw_only=True, tag="copy-replica"):
-    """Fetch *block* from one of *sources*, verify it, keep it, report it as received."""
+    """Fetch *block* from one of *sources*, verify it, keep it, report it as received (or failed).
+
+    *bytes_per_s*: a limit of this copy's own (the balancer's), beside the node's; 0: none.
+    """
 
     block: Block
     sources: list[NodeAddress]
+    bytes_per_s: int = 0
 
 
 class RecoverBlock(Struct, frozen=True, kw_only=True, tag="recover-block"):
@@ -588,7 +603,28 @@ class VerifyReplicas(Struct, frozen=True, kw_only=True, tag="verify-replicas"):
     blocks: list[BlockRef]
 
 
-Command = DeleteReplicas | CopyReplica | RecoverBlock | ReportBlocks | VerifyReplicas
+class ScrubVolumes(Struct, frozen=True, kw_only=True, tag="scrub-volumes"):
+    """Read and verify everything now, from the beginning. *bytes_per_s* 0: as fast as clients let it."""
+
+    bytes_per_s: int = 0
+
+
+class BalanceDisks(Struct, frozen=True, kw_only=True, tag="balance-disks"):
+    """Move replicas between this node's volumes until each is within *threshold_percent* of their average."""
+
+    bytes_per_s: int = 0
+    threshold_percent: float = 10.0
+
+
+Command = (
+    DeleteReplicas
+    | CopyReplica
+    | RecoverBlock
+    | ReportBlocks
+    | VerifyReplicas
+    | ScrubVolumes
+    | BalanceDisks
+)
 
 
 class HeartbeatAnswer(Struct, frozen=True, kw_only=True):
@@ -621,6 +657,9 @@ class IncrementalReport(Struct, frozen=True, kw_only=True):
     received: Annotated[list[ReplicaReport], msgspec.Meta(max_length=50_000)] = []
     removed: Annotated[list[BlockRef], msgspec.Meta(max_length=50_000)] = []
     bad: Annotated[list[BlockRef], msgspec.Meta(max_length=50_000)] = []
+    failed: Annotated[
+        list[BlockRef], msgspec.Meta(max_length=50_000)
+    ] = []  # copies that came to nothing
 
 
 class CommitRecovery(Struct, frozen=True, kw_only=True):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from . import access as a
+from . import admin
 from . import messages as m
 from .model import ContentSummary, FileBlocks, FileStatus, Struct, TargetBlock
 
@@ -40,6 +41,8 @@ def _registry() -> dict[str, Operation]:
         ("report", m.GetReport, m.ClusterReport),
         ("server_info", m.GetServerInfo, m.ServerInfo),
         ("report_bad_replicas", m.ReportBadReplicas, m.Done),
+        ("check", admin.Check, admin.CheckPage),
+        ("check_cluster", admin.CheckCluster, admin.ClusterCheck),
     ]
     write: list[_Entry] = [
         ("mkdirs", m.Mkdirs, FileStatus),
@@ -81,7 +84,14 @@ def _registry() -> dict[str, Operation]:
         ("incremental_report", m.IncrementalReport, m.Done),
         ("commit_recovery", m.CommitRecovery, m.Done),
     ]
-    operations = [Operation(n, q, r, False) for n, q, r in read]
+    # Safe to resend: doing them twice is doing them once.
+    operators: list[_Entry] = [
+        ("administer_nodes", admin.AdministerNodes, admin.NodeList),
+        ("safe_mode", admin.SetSafeMode, admin.SafeModeState),
+        ("refresh_topology", admin.Refresh, admin.Refreshed),
+        ("order_nodes", admin.OrderNodes, m.Done),
+    ]
+    operations = [Operation(n, q, r, False) for n, q, r in read + operators]
     operations += [Operation(n, q, r, True) for n, q, r in write]
     operations += [Operation(n, q, r, True, for_nodes=True) for n, q, r in nodes]
     return {operation.name: operation for operation in operations}

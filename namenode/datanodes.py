@@ -9,14 +9,29 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+import msgspec
+
 from ..common.errors import NotEnoughDataNodes
-from ..common.messages import Command, Heartbeat, NodeReport, VolumeReport
+from ..common.messages import AdminState, Command, Heartbeat, NodeReport, VolumeReport
 from ..common.model import NodeAddress, NodeId
 from ..common.runtime import Clock
-from .placement import Candidate, choose_targets
+from .placement import Candidate, Standing, choose_targets
 
 State = Literal["live", "stale", "dead"]
 MAX_QUEUED_COMMANDS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Admin:
+    """What operators have decided about a node; a row of the table."""
+
+    state: AdminState = "in-service"
+    until_ms: int = 0  # when maintenance ends by itself; 0: it does not
+    left: int = 0  # blocks that still have too few copies elsewhere
+    total: int = 0  # and had when it began
+
+
+IN_SERVICE = Admin()
 
 
 @dataclass(slots=True)
@@ -35,6 +50,10 @@ class DataNode:
     beat: Heartbeat | None = None  # the last one
     scheduled: float = 0.0  # blocks given out lately; halves with every heartbeat
     was_dead: bool = False
+    returned: bool = (
+        False  # heard of again after it was dead, and nobody has looked at its blocks yet
+    )
+    admin: Admin = IN_SERVICE
     commands: collections.deque[Command] = field(default_factory=collections.deque)
     waiting: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -61,13 +80,33 @@ class DataNodes:
         self._addresses: dict[NodeId, NodeAddress] = {}
         self._orders: dict[tuple[tuple[NodeId, ...], str], list[NodeAddress]] = {}
 
-    def expect(self, node_id: NodeId, uuid: str, address: NodeAddress) -> None:
-        """A node known from the table, not heard of yet."""
+    def expect(
+        self, node_id: NodeId, uuid: str, address: NodeAddress, admin: Admin | None = None
+    ) -> None:
+        """A node known from the table, not heard of yet. Without *admin*, what was decided about it stands."""
+        known = self._nodes.get(node_id)
+        if admin is None:
+            admin = IN_SERVICE if known is None else known.admin
         self._nodes[node_id] = DataNode(
-            node_id, uuid, address, known_since_s=self._clock.monotonic_s()
+            node_id, uuid, address, known_since_s=self._clock.monotonic_s(), admin=admin
         )
+        # A death is told once, and so is the return from it.
+        self._nodes[node_id].returned = known is not None and (known.was_dead or known.returned)
         self._addresses[node_id] = address
         self._orders.clear()
+
+    def set_admin(self, node_id: NodeId, admin: Admin) -> None:
+        node = self._nodes.get(node_id)
+        if node is not None and node.admin != admin:
+            node.admin = admin
+            self._orders.clear()
+
+    def set_rack(self, node_id: NodeId, rack: str) -> None:
+        node = self._nodes.get(node_id)
+        if node is not None and node.address.rack != rack:
+            node.address = msgspec.structs.replace(node.address, rack=rack)
+            self._addresses[node_id] = node.address
+            self._orders.clear()
 
     def register(
         self,
@@ -96,8 +135,16 @@ class DataNodes:
         node.scheduled /= 2
         if node.was_dead:
             node.was_dead = False
+            node.returned = True
             self._orders.clear()
         return node
+
+    def returned(self) -> list[NodeId]:
+        """Nodes that have come back from the dead since the last call."""
+        back = [node for node in self._nodes.values() if node.returned and node.last_s is not None]
+        for node in back:
+            node.returned = False
+        return [node.node_id for node in back]
 
     def state(self, node: DataNode) -> State:
         silent_s = self._clock.monotonic_s() - (
@@ -135,7 +182,7 @@ class DataNodes:
         return self._addresses.get(node_id)
 
     def order(self, node_ids: Sequence[NodeId], client_host: str) -> list[NodeAddress]:
-        """Same host first, then the same rack, then others; stale ones last, dead ones not at all."""
+        """Same host first, then the same rack, then others; stale and leaving ones last, dead ones not at all."""
         key = (tuple(node_ids), client_host)
         known = self._orders.get(key)
         if known is not None:
@@ -154,7 +201,8 @@ class DataNodes:
             distance = 0 if node.address.host == client_host else 1
             if distance and node.address.rack not in racks:
                 distance = 2
-            ranked.append((state != "live", distance, self._rng.random(), node.address))
+            last = state != "live" or node.admin.state != "in-service"
+            ranked.append((last, distance, self._rng.random(), node.address))
         ordered = [entry[3] for entry in sorted(ranked, key=lambda entry: entry[:3])]
         if len(self._orders) < 4096:
             self._orders[key] = ordered
@@ -162,7 +210,21 @@ class DataNodes:
 
     # --- placement ---
 
+    def standing(self, node: DataNode) -> Standing | None:
+        """None: dead, its replicas count for nothing."""
+        state, admin = self.state(node), node.admin.state
+        if admin == "in-maintenance":
+            return Standing.AWAY if state == "dead" else Standing.RESTING
+        if state == "dead":
+            return None
+        if admin in ("decommissioning", "decommissioned"):
+            return Standing.LEAVING
+        if admin == "entering-maintenance":
+            return Standing.RESTING
+        return Standing.SERVING if state == "live" else Standing.STALE
+
     def candidates(self) -> list[Candidate]:
+        """All nodes whose replicas are worth something."""
         return [
             Candidate(
                 node_id=node.node_id,
@@ -170,9 +232,10 @@ class DataNodes:
                 rack=node.address.rack,
                 remaining_bytes=node.remaining_bytes,
                 load=node.active_transfers + int(node.scheduled),
+                standing=standing,
             )
             for node in list(self._nodes.values())
-            if self.state(node) == "live"
+            if (standing := self.standing(node)) is not None
         ]
 
     def choose(
@@ -187,6 +250,7 @@ class DataNodes:
     ) -> list[NodeAddress]:
         """See `blockmap.Placer`."""
         candidates = self.candidates()
+        serving = sum(1 for c in candidates if c.standing is Standing.SERVING)
         chosen = choose_targets(
             candidates,
             count,
@@ -199,7 +263,7 @@ class DataNodes:
         if len(chosen) < minimum:
             raise NotEnoughDataNodes(
                 f"{minimum} DataNodes with {length} bytes free are needed and {len(chosen)} "
-                f"could be found: {len(candidates)} of {len(self._nodes)} are alive, "
+                f"could be found: {serving} of {len(self._nodes)} are alive and in service, "
                 f"{len(exclude)} were excluded"
             )
         for node_id in chosen:
@@ -216,6 +280,12 @@ class DataNodes:
         node.commands.append(command)
         node.waiting.set()
         return True
+
+    def wake(self, node_ids: Iterable[NodeId]) -> None:
+        """There is something for these nodes in the table: let their waiting heartbeats be answered."""
+        for node_id in node_ids:
+            if (node := self._nodes.get(node_id)) is not None:
+                node.waiting.set()
 
     def report(self) -> list[NodeReport]:
         now_s = self._clock.monotonic_s()
@@ -235,6 +305,10 @@ class DataNodes:
                 volumes=len(node.volumes),
                 failed_volumes=sum(1 for volume in node.volumes if volume.failure),
                 version=node.version,
+                admin_state=node.admin.state,
+                admin_until_ms=node.admin.until_ms,
+                admin_left=node.admin.left,
+                admin_total=node.admin.total,
             )
             for node in sorted(self._nodes.values(), key=lambda n: n.node_id)
         ]

@@ -34,7 +34,7 @@ from ..common.model import Struct
 from ..common.operations import OPERATIONS, Operation
 from ..common.paths import shown
 from ..common.runtime import Clock, new_uuid
-from . import events, leases
+from . import events, health, leases
 from .datanodes import DataNodes
 from .leases import Recovery, WriteRules
 from .namespace import access, attributes, files, tree, whole
@@ -112,6 +112,7 @@ class Dispatcher:
             "get_acl": access.get_acl,
             "check_access": access.check_access,
             "events": _read_events,
+            "check": lambda tx, c, r: health.check(tx, c, r, nodes=nodes),
         }
 
     def _write_table(self) -> dict[str, Write]:

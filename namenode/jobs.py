@@ -18,14 +18,18 @@ from ..common.messages import Delete, RecoverBlock, Rename
 from ..common.model import NodeId
 from ..common.runtime import Clock, format_time, new_uuid
 from . import events, leases
+from .blockmap import CORRUPT, IN_LIMIT
 from .datanodes import DataNodes
+from .draining import Draining
 from .leases import Recovery
 from .namespace import tree
 from .namespace.tree import CURRENT, TRASH
 from .namespace.walk import walk
 from .permissions import Caller
 from .reaper import reap
-from .replication import Repairer, ReplicationMonitor
+from .repairer import Repairer, block_states
+from .replication import BlockState, ReplicationMonitor, View, need_of
+from .safemode import SafeModeGate
 from .store import sql
 from .store.base import MetadataStore, Transaction
 
@@ -33,6 +37,7 @@ log = logging.getLogger(__name__)
 JOB_LEASE_MS: Final = 30_000
 REAP_ROWS: Final = 500
 SCAN_BLOCKS: Final = 2_000
+SCAN_PAGES: Final = 400  # of IN_LIMIT blocks, in one run of the scan
 SYSTEM: Final = Caller("namenode", superuser=True)
 
 
@@ -46,21 +51,31 @@ class Jobs:
         nodes: DataNodes,
         monitor: ReplicationMonitor,
         clock: Clock,
+        gate: SafeModeGate,
+        learn: Callable[[], Awaitable[None]],
     ) -> None:
+        """*learn* takes over what operators decided at other NameNodes."""
         self._config = config
+        self._gate = gate
+        self._learn = learn
         self._store = store
         self._nodes = nodes
         self._monitor = monitor
         self._clock = clock
         self._name = new_uuid()
         self._repairer = Repairer(store, nodes, monitor, clock.monotonic_s)
+        self._draining = Draining(store, nodes, monitor, clock)
+        self._held_until_s: dict[str, float] = {}
+        self._scanned_to = 0
 
     async def run(self) -> None:
         """All loops, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             for name, period_s, job in (
                 ("liveness", 1.0, self._liveness),
+                ("orders", 1.0, self._orders),
                 ("repair", 0.25, self._repair),
+                ("draining", 2.0, self._drain),
                 ("reaper", 0.5, self._reap),
                 ("sealer", 0.2, self._seal),
                 ("leases", 2.0, self._leases),
@@ -84,6 +99,9 @@ class Jobs:
         """Take or renew the lease of *job*."""
         if not self._config.database:
             return True  # nobody else has the SQLite file
+        now_s = self._clock.monotonic_s()
+        if self._held_until_s.get(job, 0.0) > now_s:
+            return True
         now_ms, name = self._clock.wall_ms(), self._name
 
         def take(tx: Transaction) -> bool:
@@ -98,15 +116,39 @@ class Jobs:
             )
             return True
 
-        return await self._store.run(take)
+        held = await self._store.run(take)
+        if held:
+            # Renewed long before it ends, but not at every step.
+            self._held_until_s[job] = now_s + JOB_LEASE_MS / 3000
+        return held
 
     # --- nodes and copies ---
 
     async def _liveness(self) -> None:
-        for node_id in self._nodes.tick():
+        died, back = self._nodes.tick(), self._nodes.returned()
+        for node_id in died:
             node = self._nodes.get(node_id)
             log.warning("DataNode %d (%s) is dead", node_id, node.address.data if node else "?")
-            await self._consider_blocks_of(node_id)
+        for node_id in back:
+            log.info("DataNode %d has come back", node_id)
+        if (died or back) and await self._repairs():
+            for node_id in [*died, *back]:
+                await self._consider_blocks_of(node_id)
+
+    async def _orders(self) -> None:
+        if self._config.database:
+            await self._learn()
+
+    async def _repairs(self) -> bool:
+        """Whether this NameNode is the one that repairs."""
+        if await self._holds("repair"):
+            return True
+        self._monitor.clear()
+        return False
+
+    async def _drain(self) -> None:
+        if await self._repairs() and await self._draining.step():
+            await self._learn()
 
     async def _consider_blocks_of(self, node_id: NodeId) -> None:
         after = 0
@@ -124,24 +166,32 @@ class Jobs:
             after = rows[-1][0]
 
     async def _repair(self) -> None:
+        # In safe mode by order, nothing is moved or given up.
+        if not await self._repairs() or self._gate.ordered:
+            return
         while await self._repairer.step():
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0)
 
     async def _scan(self) -> None:
-        """Find blocks with too few or too many copies that no event told of."""
-        if not await self._holds("scan"):
+        """Find blocks with too few, too many or badly spread copies that no event told of.
+
+        A bounded number each time, from where the last one ended.
+        """
+        if not await self._repairs():
             return
-        alive = sorted(self._nodes.not_dead())
-        if not alive:
-            return
-        after = 0
-        while True:
-            rows = await self._store.read(partial(_off_target, alive=alive, after=after))
-            self._monitor.consider([row[0] for row in rows if row[1] != row[2]])
-            if len(rows) < SCAN_BLOCKS:
+        self._monitor.consider(await self._store.read(_with_damage))
+        for _ in range(SCAN_PAGES):
+            view = View(self._nodes.candidates())
+            if not view.nodes:
                 return
-            after = rows[-1][0]
-            await asyncio.sleep(0.05)
+            states = await self._store.read(partial(_page_of_blocks, after=self._scanned_to))
+            off = [state.block.block_id for state in states if is_off(state, view)]
+            self._monitor.consider(off)
+            if len(states) < IN_LIMIT:
+                self._scanned_to = 0
+                return
+            self._scanned_to = states[-1].block.block_id
+            await asyncio.sleep(0)
 
     # --- leases ---
 
@@ -220,17 +270,27 @@ class Jobs:
             await asyncio.sleep(0.05)
 
 
-def _off_target(tx: Transaction, *, alive: Sequence[NodeId], after: int) -> list[tuple[int, ...]]:
-    """(block id, copies wanted, copies there) of a page of finalized blocks."""
-    return tx.all(
-        "SELECT b.block_id, b.replication, COUNT(r.node_id) FROM"
-        " (SELECT block_id, replication FROM blocks WHERE block_id > ? AND digest IS NOT NULL"
-        "  ORDER BY block_id LIMIT ?) b"
-        " LEFT JOIN replicas r ON r.block_id = b.block_id AND r.state = 0"
-        f" AND r.node_id IN ({sql.marks(len(alive))})"
-        " GROUP BY b.block_id, b.replication ORDER BY b.block_id",
-        (after, SCAN_BLOCKS, *alive),
+def _page_of_blocks(tx: Transaction, *, after: int) -> list[BlockState]:
+    """The next finalized blocks, ascending."""
+    rows = tx.all(
+        "SELECT block_id FROM blocks WHERE block_id > ? AND digest IS NOT NULL"
+        " ORDER BY block_id LIMIT ?",
+        (after, IN_LIMIT),
     )
+    return sorted(block_states(tx, [row[0] for row in rows]), key=lambda s: s.block.block_id)
+
+
+def _with_damage(tx: Transaction) -> list[int]:
+    """Blocks that have a damaged replica."""
+    rows = tx.all(
+        f"SELECT DISTINCT block_id FROM replicas WHERE state = {CORRUPT} LIMIT {SCAN_BLOCKS}"
+    )
+    return [row[0] for row in rows]
+
+
+def is_off(state: BlockState, view: View) -> bool:
+    need = need_of(state, view)
+    return bool(need.missing or need.surplus or need.misplaced)
 
 
 def _prune_requests(

@@ -1,34 +1,32 @@
-"""Bringing every block to the number of copies its files ask for.
+"""Bringing every block to the number of copies its files ask for: the core that decides. Pure.
 
-The core decides: it is told which blocks to look at and what they are like, and says what to copy and what to drop.
-`Repairer` asks the store and sends the commands.
+It is told which blocks to look at and what they are like, and says what to copy and what to drop. `repairer.py`
+asks the store and sends the commands.
 """
 
 from __future__ import annotations
 
+import heapq
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
-from ..common.messages import CopyReplica
-from ..common.model import Block, BlockId, GenerationStamp, NodeId
-from .blockmap import GOOD, TO_DELETE
-from .datanodes import DataNodes
-from .placement import Candidate, choose_excess, choose_targets
-from .store.base import MetadataStore, Transaction
-from .store.sql import marks
+from ..common.model import Block, NodeId
+from .placement import Candidate, Pool, Standing, choose_excess, choose_targets, rack_spread
 
 COPY_TIMEOUT_S = 120.0
-LOOK_AT_ONCE = 500
+RETRY_S = 3.0  # a block whose copy came to nothing is looked at again after this
+LEVELS = 4  # blocks wait by the number of their good copies: none (salvage), one, two, more
 
 
 @dataclass(frozen=True, slots=True)
 class BlockState:
-    """A finalized block and its good replicas."""
+    """A finalized block, its good replicas, and nodes that have a damaged one."""
 
     block: Block
     wanted: int
     holders: tuple[NodeId, ...]
+    damaged: tuple[NodeId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,157 +38,324 @@ class CopyTo:
 
 @dataclass(frozen=True, slots=True)
 class Drop:
+    """Give up a good replica; *keep* are the good ones this relies on."""
+
     block: Block
     node_id: NodeId
+    keep: tuple[NodeId, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Discard:
+    """Damaged replicas of a block that has all its copies again: nothing is to be learnt from them any more."""
+
+    block: Block
+    nodes: tuple[NodeId, ...]
+
+
+Action = CopyTo | Drop | Discard
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much repair may go on at once."""
+
+    per_node: int = 8  # copies a node sends and receives
+    in_all: int = 0  # copies in the whole cluster; 0: as many as the nodes' limits allow
+    bytes_per_s: int = 0  # begun in the whole cluster; 0: no limit
+    maintenance_copies: int = 1  # copies that must be outside maintenance
+    copy_timeout_s: float = COPY_TIMEOUT_S  # a copy that has not arrived by then is tried again
+
+
+@dataclass(slots=True)
+class View:
+    """The nodes, prepared once for many decisions."""
+
+    nodes: Sequence[Candidate]
+    by_id: dict[NodeId, Candidate] = field(init=False)
+    pool: Pool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.by_id = {candidate.node_id: candidate for candidate in self.nodes}
+        self.pool = Pool(self.nodes)
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a block has and lacks."""
+
+    serving: list[Candidate]  # alive and in service
+    readable: list[Candidate]
+    missing: int
+    surplus: int
+    misplaced: bool  # enough copies, but on too few racks
+
+
+def need_of(state: BlockState, view: View, maintenance_copies: int = 1) -> Need:
+    """Compare the copies of a block with what is wanted.
+
+    Copies on nodes in maintenance stand in for all but *maintenance_copies*; those on nodes being decommissioned
+    do not count; a surplus is counted only among nodes that are certainly there.
+    """
+    there = [view.by_id[holder] for holder in state.holders if holder in view.by_id]
+    serving = [c for c in there if c.standing is Standing.SERVING]
+    stale = sum(1 for c in there if c.standing is Standing.STALE)
+    resting = sum(1 for c in there if c.standing in (Standing.RESTING, Standing.AWAY))
+    counted = len(serving) + stale
+    missing = max(
+        state.wanted - counted - resting,
+        min(state.wanted, maintenance_copies) - counted if resting else 0,
+    )
+    racks = [c.rack for c in there if c.standing is not Standing.LEAVING]
+    spread = rack_spread(racks, state.wanted, len(view.pool.by_rack))
+    return Need(
+        serving=serving,
+        readable=[c for c in there if c.readable],
+        missing=max(0, missing),
+        surplus=max(0, len(serving) - state.wanted),
+        misplaced=missing <= 0 and not spread,
+    )
 
 
 class ReplicationMonitor:
-    """The core: which blocks wait, which copies are under way, how many each node may do at once."""
+    """Which blocks wait, which copies are under way, how many each node may do at once.
 
-    def __init__(self, rng: random.Random, *, per_node: int) -> None:
+    Blocks nobody has looked at come first, for one copy may be all they have; then those with the fewest good copies. Within a
+    level, the oldest first, whatever their size.
+    """
+
+    def __init__(self, rng: random.Random, limits: Limits | None = None) -> None:
         self._rng = rng
-        self._per_node = per_node
-        self._waiting: dict[int, None] = {}  # block ids, oldest first
-        self._copying: dict[tuple[int, NodeId], tuple[float, NodeId]] = {}  # -> deadline, source
+        self.limits = limits or Limits()
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything: another NameNode does the repairing."""
+        self._unseen: dict[int, None] = {}
+        self._levels: list[dict[int, None]] = [{} for _ in range(LEVELS)]
+        self._level_of: dict[int, int] = {}
+        self._copying: dict[int, dict[NodeId, NodeId]] = {}  # block -> target -> source
+        self._deadlines: list[tuple[float, int, NodeId]] = []
+        self._due: dict[tuple[int, NodeId], float] = {}
+        self._put_off: list[tuple[float, int]] = []
+        self._busy: dict[NodeId, int] = {}
+        self._moves: dict[int, NodeId] = {}  # block -> the node that a balancer's move relieves
+        self._budget_bytes = float(self.limits.bytes_per_s)
+        self._budget_s: float | None = None
 
     @property
     def waiting(self) -> int:
-        return len(self._waiting)
+        return len(self._unseen) + len(self._level_of)
 
     @property
     def copying(self) -> int:
-        return len(self._copying)
+        return len(self._due)
+
+    def by_level(self) -> list[int]:
+        """How many blocks wait that have no, one, two, more good copies; those not looked at yet left out."""
+        return [len(level) for level in self._levels]
+
+    def busy(self, node_id: NodeId) -> int:
+        """Copies that *node_id* sends or receives."""
+        return self._busy.get(node_id, 0)
 
     def consider(self, block_ids: Sequence[int]) -> None:
         """These blocks may have too few or too many copies."""
         for block_id in block_ids:
-            self._waiting.setdefault(block_id)
+            level = self._level_of.pop(block_id, None)
+            if level is not None:
+                del self._levels[level][block_id]
+            self._unseen.setdefault(block_id)
 
-    def take(self, limit: int) -> list[int]:
-        """Blocks to be looked at now; those that can't be served yet come back by themselves."""
-        taken = list(self._waiting)[:limit]
+    def take(self, limit: int, nodes: int | None = None) -> list[int]:
+        """Blocks to be looked at now; those that can't be served yet come back by themselves.
+
+        With *nodes*, how many are alive: no more of the known ones than can be served.
+        """
+        taken = [block_id for block_id, _ in zip(self._unseen, range(limit), strict=False)]
         for block_id in taken:
-            del self._waiting[block_id]
+            del self._unseen[block_id]
+        if taken and nodes is not None:
+            return taken
+        room = limit - len(taken)
+        if nodes is not None:
+            room = min(room, self._room(nodes))
+        for level in self._levels:
+            for block_id in [block_id for block_id, _ in zip(level, range(room), strict=False)]:
+                del level[block_id]
+                del self._level_of[block_id]
+                taken.append(block_id)
+                room -= 1
         return taken
 
-    def received(self, block_id: int, node_id: NodeId) -> None:
-        self._copying.pop((block_id, node_id), None)
+    def _room(self, nodes: int) -> int:
+        in_all = self.limits.in_all or max(1, self.limits.per_node * nodes // 2)
+        # Twice as many, since some sources and targets will be busy.
+        return max(0, 2 * (in_all - self.copying))
+
+    def received(self, block_id: int, node_id: NodeId) -> bool:
+        """A replica arrived, or will not; whether it was awaited."""
+        if self._due.pop((block_id, node_id), None) is None:
+            return False
+        targets = self._copying[block_id]
+        source = targets.pop(node_id)
+        if not targets:
+            del self._copying[block_id]
+        for node in (source, node_id):
+            self._busy[node] -= 1
+            if not self._busy[node]:
+                del self._busy[node]
+        return True
+
+    def failed(self, block_id: int, node_id: NodeId, now_s: float) -> None:
+        """A copy came to nothing: the block is looked at again, but not at once."""
+        self.received(block_id, node_id)
+        self._moves.pop(block_id, None)
+        heapq.heappush(self._put_off, (now_s + RETRY_S, block_id))
+
+    def move(self, block: Block, source: NodeId, target: NodeId, now_s: float) -> CopyTo:
+        """Have *target* take the place of *source*, which gives its replica up once the copy has arrived."""
+        self._moves[block.block_id] = source
+        self._begin(block.block_id, target, source, now_s)
+        return CopyTo(block, target, (source,))
+
+    def is_busy_with(self, block_id: int) -> bool:
+        return block_id in self._copying or block_id in self._moves or block_id in self._level_of
+
+    def _begin(self, block_id: int, target: NodeId, source: NodeId, now_s: float) -> None:
+        due_s = now_s + self.limits.copy_timeout_s
+        self._copying.setdefault(block_id, {})[target] = source
+        self._due[(block_id, target)] = due_s
+        heapq.heappush(self._deadlines, (due_s, block_id, target))
+        for node in (source, target):
+            self._busy[node] = self._busy.get(node, 0) + 1
+
+    def _expire(self, now_s: float) -> None:
+        while self._deadlines and self._deadlines[0][0] <= now_s:
+            due_s, block_id, target = heapq.heappop(self._deadlines)
+            if self._due.get((block_id, target)) == due_s:
+                self.received(block_id, target)
+                self._moves.pop(block_id, None)
+                self.consider([block_id])
+
+        while self._put_off and self._put_off[0][0] <= now_s:
+            self.consider([heapq.heappop(self._put_off)[1]])
+
+    def _earn(self, now_s: float) -> None:
+        """Refill the budget of bytes: at most a second's worth is saved up."""
+        rate = self.limits.bytes_per_s
+        if rate and self._budget_s is not None:
+            earned = (now_s - self._budget_s) * rate
+            self._budget_bytes = min(float(rate), self._budget_bytes + earned)
+        self._budget_s = now_s
+
+    def _may_begin(self) -> bool:
+        limits = self.limits
+        return (not limits.in_all or self.copying < limits.in_all) and (
+            not limits.bytes_per_s or self._budget_bytes > 0
+        )
+
+    def _free(self, node_id: NodeId) -> bool:
+        return self._busy.get(node_id, 0) < self.limits.per_node
 
     def decide(
-        self, states: Sequence[BlockState], live: Sequence[Candidate], now_s: float
-    ) -> list[CopyTo | Drop]:
-        """What to do about *states*, those with the fewest copies first."""
-        for key in [key for key, value in self._copying.items() if value[0] <= now_s]:
-            del self._copying[key]
-            self.consider([key[0]])
-        by_id = {candidate.node_id: candidate for candidate in live}
-        busy: dict[NodeId, int] = {}
-        for (_, target), (_, source) in self._copying.items():
-            busy[target] = busy.get(target, 0) + 1
-            busy[source] = busy.get(source, 0) + 1
-        actions: list[CopyTo | Drop] = []
+        self, states: Sequence[BlockState], live: Sequence[Candidate] | View, now_s: float
+    ) -> list[Action]:
+        """What to do about *states*, those with the fewest copies first.
 
-        def copies(state: BlockState) -> int:
-            return sum(1 for holder in state.holders if holder in by_id)
-
-        for state in sorted(states, key=lambda s: (copies(s), s.block.block_id)):
-            there = [by_id[holder] for holder in state.holders if holder in by_id]
-            coming = [key[1] for key in self._copying if key[0] == state.block.block_id]
-            missing = state.wanted - len(there) - len(coming)
-            if missing > 0 and there:
-                free = [c for c in live if busy.get(c.node_id, 0) < self._per_node]
-                targets = choose_targets(
-                    free,
-                    missing,
-                    self._rng,
-                    length=state.block.length,
-                    exclude=[*coming, *state.holders],
-                    having=there,
-                )
-                begun = 0
-                for target in targets:
-                    sources = sorted(there, key=lambda c: (busy.get(c.node_id, 0), c.node_id))
-                    source = sources[0].node_id
-                    if busy.get(source, 0) >= self._per_node:
-                        break
-                    begun += 1
-                    busy[target] = busy.get(target, 0) + 1
-                    busy[source] = busy.get(source, 0) + 1
-                    self._copying[(state.block.block_id, target)] = (
-                        now_s + COPY_TIMEOUT_S,
-                        source,
-                    )
-                    actions.append(CopyTo(state.block, target, tuple(c.node_id for c in sources)))
-                if begun < len(targets) or (len(targets) < missing and len(free) < len(live)):
-                    self.consider([state.block.block_id])  # throttled: soon again
-            elif len(there) > state.wanted and not coming:
-                for node_id in choose_excess(there, len(there) - state.wanted):
-                    actions.append(Drop(state.block, node_id))
+        While there are blocks that nobody has looked at, only what has one copy or none is copied: there may be more of them.
+        """
+        self._expire(now_s)
+        self._earn(now_s)
+        view = live if isinstance(live, View) else View(live)
+        actions: list[Action] = []
+        needs = [(state, need_of(state, view, self.limits.maintenance_copies)) for state in states]
+        needs.sort(key=lambda entry: (len(entry[1].readable), entry[0].block.block_id))
+        for state, need in needs:
+            actions += self._decide_one(state, need, view, now_s)
         return actions
 
+    def _decide_one(
+        self, state: BlockState, need: Need, view: View, now_s: float
+    ) -> Iterator[Action]:
+        block_id = state.block.block_id
+        coming = self._copying.get(block_id, {})
+        missing = (1 if need.misplaced and not need.surplus else need.missing) - len(coming)
+        sources = need.readable
+        if not sources and need.missing:
+            # Every copy is damaged, but perhaps not in the same place.
+            sources = [view.by_id[node] for node in state.damaged if node in view.by_id]
+            sources = [candidate for candidate in sources if candidate.readable]
+        if missing > 0 and sources:
+            if self._unseen and len(need.readable) > 1:
+                self._wait(block_id, len(need.readable))
+                return
+            yield from self._copy(state, need, sources, missing, view, now_s)
+        elif need.surplus and not coming:
+            relieved = self._moves.pop(block_id, None)
+            prefer = () if relieved is None else (relieved,)
+            for node_id in choose_excess(need.serving, need.surplus, prefer):
+                keep = tuple(c.node_id for c in need.serving if c.node_id != node_id)
+                yield Drop(state.block, node_id, keep)
+        elif not need.missing and not coming:
+            self._moves.pop(block_id, None)
+            if state.damaged:
+                yield Discard(state.block, state.damaged)
 
-def block_states(tx: Transaction, block_ids: Sequence[int]) -> list[BlockState]:
-    """The finalized ones of *block_ids*."""
-    states: dict[int, tuple[Block, int, list[NodeId]]] = {}
-    if not block_ids:
-        return []
-    for row in tx.all(
-        "SELECT b.block_id, b.generation, b.length, b.digest, b.replication, r.node_id FROM blocks b"
-        f" LEFT JOIN replicas r ON r.block_id = b.block_id AND r.state = {GOOD}"
-        f" WHERE b.digest IS NOT NULL AND b.block_id IN ({marks(len(block_ids))})",
-        list(block_ids),
-    ):
-        block = Block(
-            block_id=BlockId(row[0]),
-            generation=GenerationStamp(row[1]),
-            length=row[2],
-            digest=bytes(row[3]),
-        )
-        entry = states.setdefault(row[0], (block, row[4], []))
-        if row[5] is not None:
-            entry[2].append(NodeId(row[5]))
-    return [BlockState(block, wanted, tuple(held)) for block, wanted, held in states.values()]
-
-
-class Repairer:
-    """The shell: looks up what the core wants to know and carries out what it says."""
-
-    def __init__(
+    def _copy(
         self,
-        store: MetadataStore,
-        nodes: DataNodes,
-        monitor: ReplicationMonitor,
-        now_s: Callable[[], float],
-    ) -> None:
-        self._store = store
-        self._nodes = nodes
-        self._monitor = monitor
-        self._now_s = now_s
+        state: BlockState,
+        need: Need,
+        sources: list[Candidate],
+        missing: int,
+        view: View,
+        now_s: float,
+    ) -> Iterator[CopyTo]:
+        """Begin as many of *missing* copies as the limits allow; the block waits again if they don't allow all."""
+        block_id = state.block.block_id
+        coming = list(self._copying.get(block_id, {}))
+        racks = {c.rack for c in need.serving}
 
-    async def step(self) -> bool:
-        """Look at one portion of the waiting blocks; False if none waited."""
-        taken = self._monitor.take(LOOK_AT_ONCE)
-        states = await self._store.read(lambda tx: block_states(tx, taken)) if taken else []
-        actions = self._monitor.decide(states, self._nodes.candidates(), self._now_s())
-        drops = [action for action in actions if isinstance(action, Drop)]
-        if drops:
-            await self._store.run(lambda tx: _drop(tx, drops))
-        for action in actions:
-            if isinstance(action, CopyTo):
-                sources = [
-                    address
-                    for node_id in action.sources
-                    if (address := self._nodes.address(node_id)) is not None
-                ]
-                command = CopyReplica(block=action.block, sources=sources)
-                if not self._nodes.command(action.target, command):
-                    self._monitor.received(action.block.block_id, action.target)
-                    self._monitor.consider([action.block.block_id])
-        return bool(taken)
+        put_off = False
 
+        def allowed(candidate: Candidate) -> bool:
+            nonlocal put_off
+            if need.misplaced and candidate.rack in racks:
+                return False
+            free = self._free(candidate.node_id)
+            put_off = put_off or not free
+            return free
 
-def _drop(tx: Transaction, drops: Sequence[Drop]) -> None:
-    tx.many(
-        "UPDATE replicas SET state = ? WHERE block_id = ? AND node_id = ? AND state = ?",
-        [(TO_DELETE, drop.block.block_id, drop.node_id, GOOD) for drop in drops],
-    )
+        targets = choose_targets(
+            view.pool,
+            missing,
+            self._rng,
+            length=state.block.length,
+            exclude=[*coming, *state.holders],
+            having=[c for c in need.readable if c.standing is not Standing.LEAVING],
+            allowed=allowed,
+        )
+        begun = 0
+        for target in targets:
+            ranked = sorted(
+                (c for c in sources if c.node_id != target),
+                key=lambda c: (c.standing is Standing.STALE, self.busy(c.node_id), c.node_id),
+            )
+            if not ranked or not self._free(ranked[0].node_id) or not self._may_begin():
+                break
+            begun += 1
+            self._begin(block_id, target, ranked[0].node_id, now_s)
+            self._budget_bytes -= state.block.length
+            yield CopyTo(state.block, target, tuple(c.node_id for c in ranked))
+        if begun < len(targets) or (len(targets) < missing and put_off):
+            self._wait(block_id, len(need.readable))  # throttled: soon again
+
+    def _wait(self, block_id: int, copies: int) -> None:
+        if block_id in self._unseen:
+            return
+        level = min(copies, LEVELS - 1)
+        known = self._level_of.get(block_id)
+        if known is not None:
+            del self._levels[known][block_id]
+        self._level_of[block_id] = level
+        self._levels[level][block_id] = None

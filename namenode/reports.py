@@ -12,7 +12,7 @@ import msgspec
 
 from ..common.checksum import DIGEST_BYTES
 from ..common.config import NameNodeConfig
-from ..common.errors import InvalidRequest, VersionMismatch
+from ..common.errors import InvalidConfig, InvalidRequest, VersionMismatch
 from ..common.messages import (
     WIRE_VERSION,
     BlockReportPage,
@@ -42,6 +42,7 @@ from .replication import ReplicationMonitor
 from .safemode import SafeModeGate
 from .store.base import MetadataStore, Transaction
 from .store.sql import marks
+from .topology import Topology, check_rack
 
 log = logging.getLogger(__name__)
 COMMANDS_PER_ANSWER = 100
@@ -60,6 +61,7 @@ class Reports:
         nodes: DataNodes,
         monitor: ReplicationMonitor,
         gate: SafeModeGate,
+        topology: Topology,
         clock: Clock,
         *,
         cluster_id: str,
@@ -70,6 +72,7 @@ class Reports:
         self._nodes = nodes
         self._monitor = monitor
         self._gate = gate
+        self._topology = topology
         self._clock = clock
         self._cluster_id = cluster_id
         self._version = version
@@ -100,6 +103,7 @@ class Reports:
                 f"the DataNode's volumes belong to the cluster {request.cluster_id}; "
                 f"this is {self._cluster_id}"
             )
+        request = await self._placed(request)
         node_id = await self._store.run(lambda tx: _remember_node(tx, request, self._clock))
         address = msgspec.structs.replace(request.address, node_id=node_id)
         self._nodes.register(node_id, request.uuid, address, request.version, request.volumes)
@@ -110,6 +114,20 @@ class Reports:
             heartbeat_interval_s=self._config.heartbeat_interval_s,
             block_report_interval_s=self._config.block_report_interval_s,
         )
+
+    async def _placed(self, request: Register) -> Register:
+        """*request* with the rack that the configured topology says; the node's own word where it says nothing."""
+        address = request.address
+        rack: str | None = check_rack(address.rack)
+        if self._topology.configured:
+            try:
+                rack = (await self._topology.racks([(address, request.uuid)]))[0] or rack
+            except InvalidConfig as error:
+                known = [n.address.rack for n in self._nodes.all() if n.uuid == request.uuid]
+                rack = known[0] if known else rack
+                log.error("DataNode %s counts as on %s: %s", address.data, rack, error.message)
+        placed = msgspec.structs.replace(address, rack=rack)
+        return msgspec.structs.replace(request, address=placed)
 
     async def heartbeat(self, caller: Caller, request: Heartbeat) -> HeartbeatAnswer:
         """Answered at once with what there is to do, or held back up to `wait_s` until there is something."""
@@ -136,9 +154,12 @@ class Reports:
 
     async def incremental_report(self, caller: Caller, request: IncrementalReport) -> Done:
         short, unwanted = await self._store.run(lambda tx: _apply_incremental(tx, request))
-        for replica in request.received:
-            self._monitor.received(replica.block_id, request.node_id)
-        self._monitor.consider([*short, *(replica.block_id for replica in request.received)])
+        arrived = [replica.block_id for replica in request.received]
+        for block_id in arrived:
+            self._monitor.received(block_id, request.node_id)
+        for ref in request.failed:
+            self._monitor.failed(ref.block_id, request.node_id, self._clock.monotonic_s())
+        self._monitor.consider([*short, *arrived])
         self._delete(request.node_id, unwanted)
         return Done()
 
@@ -243,7 +264,7 @@ def _remember_node(tx: Transaction, request: Register, clock: Clock) -> NodeId:
 
 
 def known_nodes(tx: Transaction) -> list[tuple[NodeId, str, NodeAddress]]:
-    """Every node ever registered: (id, uuid, address)."""
+    """Every node ever registered: (id, uuid, address). What was decided about them: `orders.admin_rows`."""
     return [
         (
             NodeId(row[0]),

@@ -16,17 +16,19 @@ from ..common.metrics import Exposition
 from ..common.model import NodeAddress, NodeId
 from ..common.runtime import Clock, SystemClock, system_random
 from . import metrics
+from .administration import Administration
 from .api.rpc import RpcApi
 from .api.status import StatusApi
 from .census import Counting
 from .datanodes import DataNodes
 from .dispatch import Dispatcher
 from .jobs import Jobs
-from .replication import ReplicationMonitor
+from .replication import Limits, ReplicationMonitor
 from .reports import Reports, known_nodes
 from .safemode import SafeModeGate
 from .store import open_store
 from .store.base import MetadataStore, Transaction
+from .topology import Topology
 
 log = logging.getLogger(__name__)
 
@@ -62,9 +64,18 @@ class NameNodeServer:
         )
         for node_id, uuid, address in known:
             nodes.expect(node_id, uuid, address)
-        monitor = ReplicationMonitor(self._rng, per_node=config.max_transfers_per_node)
+        limits = Limits(
+            per_node=config.max_transfers_per_node,
+            in_all=config.max_transfers,
+            bytes_per_s=config.repair_bytes_per_s,
+            maintenance_copies=config.maintenance_copies,
+        )
+        monitor = ReplicationMonitor(self._rng, limits)
+        topology = Topology(file=config.topology_file, script=config.topology_script)
         gate = SafeModeGate(nodes.live_count, config.safe_mode_nodes)
-        jobs = Jobs(config, store, nodes, monitor, self._clock)
+        administration = Administration(config, store, nodes, monitor, gate, topology, self._clock)
+        await administration.load()
+        jobs = Jobs(config, store, nodes, monitor, self._clock, gate, administration.load)
         dispatcher = Dispatcher(
             config,
             store,
@@ -80,6 +91,7 @@ class NameNodeServer:
             nodes,
             monitor,
             gate,
+            topology,
             self._clock,
             cluster_id=cluster_id,
             version=__version__,
@@ -91,6 +103,7 @@ class NameNodeServer:
         exposition = Exposition("namenode", __version__)
         metrics.register(exposition, operations, store, nodes, monitor, gate)
         exposition.add(counting.families)
+        dispatcher.specials.update(administration.handlers())
         self._rpc = RpcApi(
             dispatcher,
             cluster_id=cluster_id,

@@ -43,6 +43,8 @@ COMMANDS = {
     "checksum": "content",
     "events": "admin",
     "report": "admin",
+    "admin": "operating",
+    "fsck": "fsck",
     "config": "admin",
     "completion": "admin",
     "namenode": "admin",

@@ -9,9 +9,9 @@ import click
 
 from ...common.config import ROLES, settings
 from ...common.errors import TimedOut
-from ...common.messages import ClusterReport, GetReport, ReadEvents
+from ...common.messages import ClusterReport, GetReport, NodeReport, ReadEvents
 from ...common.runtime import SystemClock, format_time
-from .support import Shell, human, json_option, print_json, shell_command, shown, table
+from .support import Shell, human, json_option, print_json, shell_command, shown, table, to_plain
 
 FOLLOW_S = 0.5
 WAIT_S = 0.1
@@ -65,7 +65,7 @@ def events_command(
 @json_option
 def report_command(shell: Shell, wait: int | None, timeout: float, as_json: bool) -> None:
     """The state of the cluster."""
-    report = shell.call("report", GetReport())
+    report: ClusterReport = shell.call("report", GetReport())
     clock, pause = SystemClock(), threading.Event()
     deadline_s = clock.monotonic_s() + timeout
     while wait is not None and (live := _live(report)) < wait:
@@ -73,8 +73,13 @@ def report_command(shell: Shell, wait: int | None, timeout: float, as_json: bool
             raise TimedOut(f"{live} of {wait} DataNodes are live after {timeout:g} s")
         pause.wait(WAIT_S)
         report = shell.call("report", GetReport())
+    print_report(report, report.nodes, as_json=as_json)
+
+
+def print_report(report: ClusterReport, nodes: list[NodeReport], *, as_json: bool) -> None:
+    """The cluster, and those of its *nodes*."""
     if as_json:
-        print_json(report)
+        print_json({**to_plain(report), "nodes": to_plain(nodes)})
         return
     used = f"{human(report.used_bytes)} used, {human(report.remaining_bytes)} free"
     print(f"Cluster {report.cluster_id}, TwinFS {report.version}")
@@ -87,13 +92,27 @@ def report_command(shell: Shell, wait: int | None, timeout: float, as_json: bool
         f"  copies:    {report.under_replicated} blocks have too few, {report.missing} have none,"
         f" {report.pending_deletion} copies wait for deletion"
     )
-    rows = [("DataNode", "State", "Heard", "Used", "Free", "Blocks", "Busy", "Volumes", "Rack")]
-    for node in report.nodes:
+    rows = [
+        (
+            "DataNode",
+            "State",
+            "Service",
+            "Heard",
+            "Used",
+            "Free",
+            "Blocks",
+            "Busy",
+            "Volumes",
+            "Rack",
+        )
+    ]
+    for node in nodes:
         failed = f" ({node.failed_volumes} failed)" if node.failed_volumes else ""
         rows.append(
             (
                 node.address.data,
                 node.state,
+                _service(node),
                 f"{node.last_contact_s:.0f} s ago",
                 human(node.used_bytes),
                 human(node.remaining_bytes),
@@ -104,12 +123,18 @@ def report_command(shell: Shell, wait: int | None, timeout: float, as_json: bool
             )
         )
     print()
-    for line in table(rows, right=(3, 4, 5, 6)):
+    for line in table(rows, right=(4, 5, 6, 7)):
         print("  " + line)
 
 
 def _live(report: ClusterReport) -> int:
     return sum(node.state == "live" for node in report.nodes)
+
+
+def _service(node: NodeReport) -> str:
+    if node.admin_state in ("decommissioning", "entering-maintenance") and node.admin_left >= 0:
+        return f"{node.admin_state} ({node.admin_left} left)"
+    return node.admin_state
 
 
 @click.command(name="config")

@@ -256,7 +256,9 @@ def test_fewer_than_the_minimum_is_an_error_that_says_why(cluster: Cluster) -> N
     cluster.beat(1)
     cluster.beat(2)
     assert cluster.chosen(3, minimum=2) in ([1, 2], [2, 1])
-    with pytest.raises(NotEnoughDataNodes, match=r"2 DataNodes .* 2 of 3 are alive, 1 were excl"):
+    with pytest.raises(
+        NotEnoughDataNodes, match=r"2 DataNodes .* 2 of 3 are alive and in service, 1 were excl"
+    ):
         cluster.chosen(3, minimum=2, exclude=[NodeId(1)])
 
 

@@ -14,9 +14,11 @@ from twinfs.common.model import Block, BlockId, GenerationStamp, NodeId
 from twinfs.namenode.placement import Candidate
 from twinfs.namenode.replication import (
     COPY_TIMEOUT_S,
+    Action,
     BlockState,
     CopyTo,
     Drop,
+    Limits,
     ReplicationMonitor,
 )
 
@@ -24,7 +26,7 @@ GIB = 1024**3
 
 
 def monitor(per_node: int = 8, seed: int = 0) -> ReplicationMonitor:
-    return ReplicationMonitor(random.Random(seed), per_node=per_node)
+    return ReplicationMonitor(random.Random(seed), Limits(per_node=per_node))
 
 
 def live(*numbers: int, remaining_bytes: int = 100 * GIB) -> list[Candidate]:
@@ -37,12 +39,12 @@ def state(block_id: int, *holders: int, wanted: int = 3) -> BlockState:
     return BlockState(block, wanted, tuple(NodeId(holder) for holder in holders))
 
 
-def copies(actions: Sequence[CopyTo | Drop]) -> list[tuple[int, int]]:
+def copies(actions: Sequence[Action]) -> list[tuple[int, int]]:
     """(block, target) of every copy."""
     return [(a.block.block_id, a.target) for a in actions if isinstance(a, CopyTo)]
 
 
-def drops(actions: Sequence[CopyTo | Drop]) -> list[tuple[int, int]]:
+def drops(actions: Sequence[Action]) -> list[tuple[int, int]]:
     return [(a.block.block_id, a.node_id) for a in actions if isinstance(a, Drop)]
 
 
@@ -318,7 +320,8 @@ def test_a_lost_node_is_made_up_for_and_its_return_too(seed: int) -> None:
                     assert action.sources[0] in holders[block]
                     holders[block].add(int(action.target))
                     core.received(block, action.target)
-                else:
+                    core.consider([block])  # as every report of an arrival does
+                elif isinstance(action, Drop):
                     holders[block].remove(int(action.node_id))
                 assert holders[block] & alive
             if not taken:
