@@ -44,6 +44,13 @@ POINTS: Final[dict[str, str]] = {
     "index.aside": "at the start: a damaged index is put aside",
     "sweep.unrecorded": "at the start: a file that was never recorded goes back to being written",
     "sweep.recorded": "at the start: a recorded file gets its final name",
+    # NameNodes: backups
+    "backup.sync": "the new pieces of a backup, or its manifest, are made durable",
+    "backup.rename": "a backup's manifest gets its name: the backup is there",
+    "backup.folder": "the name of a backup's manifest is made durable",
+    "restore.sync": "a restored namespace is made durable",
+    "restore.rename": "a restored namespace gets its name",
+    "restore.folder": "the name of a restored namespace is made durable",
     # A disk that is slow or fails, apart from the points above
     "disk.read": "a replica is opened for reading, or read to check it",
     "disk.write": "bytes are written to a replica, or to probe a volume",

@@ -19,6 +19,9 @@ from .errors import DfsError, InvalidConfig, StoreError, exit_code
 log = logging.getLogger(__name__)
 
 
+Reload = Callable[[], None]
+
+
 class Service(Protocol):
     """What a role's server is to its process."""
 
@@ -40,12 +43,13 @@ def write_ready_file(path: str, facts: dict[str, object]) -> None:
     disk.rename(temporary, target, "ready.rename")
 
 
-async def serve(service: Service, ready_file: str) -> None:
-    """Run *service* until SIGTERM or SIGINT."""
+async def serve(service: Service, ready_file: str, reload: Reload) -> None:
+    """Run *service* until SIGTERM or SIGINT; SIGHUP calls *reload*."""
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
+    loop.add_signal_handler(signal.SIGHUP, _reload, reload)
     try:
         facts = await service.start()
         if ready_file:
@@ -67,11 +71,24 @@ async def serve(service: Service, ready_file: str) -> None:
         await service.stop()
 
 
-def run(make: Callable[[], Awaitable[Service]], ready_file: str, name: str) -> int:
-    """Make and run a service; its exit code. Errors at the start are one line, no traceback."""
+def _reload(reload: Reload) -> None:
+    """Take over what may change while the process runs; a configuration that is wrong changes nothing."""
+    try:
+        reload()
+    except DfsError as error:
+        log.error("the configuration was not reloaded: %s", error.message)
+    else:
+        log.info("the configuration was reloaded")
+
+
+def run(make: Callable[[], Awaitable[Service]], ready_file: str, name: str, reload: Reload) -> int:
+    """Make and run a service; its exit code. Errors at the start are one line, no traceback.
+
+    *reload* reads the configuration again, for SIGHUP.
+    """
 
     async def main() -> None:
-        await serve(await make(), ready_file)
+        await serve(await make(), ready_file, reload)
 
     try:
         asyncio.run(main())

@@ -26,7 +26,7 @@ from .runtime import elapsed_timer
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 # Operations after which a group goes to an idle disk although more are waiting: while it is made durable, they run.
-FULL_ENOUGH = int(os.environ.get("FE", "32"))
+FULL_ENOUGH = 32
 # Groups are counted by size up to these bounds, for the metrics.
 GROUP_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 SLOW_SYNC_S = 1.0  # an fsync that takes longer is worth a line in the log

@@ -31,7 +31,12 @@ def command(config_file: str | None, **flags: Any) -> None:
     async def make() -> service.Service:
         return DataNodeServer(config, clock=clock)
 
-    sys.exit(service.run(make, config.ready_file, "dfs datanode"))
+    def reload() -> None:
+        # What else is set can't change under a running server.
+        again = load(DataNodeConfig, flags, file=config_file)
+        logs.set_up(again.log_level, again.log_format)
+
+    sys.exit(service.run(make, config.ready_file, "dfs datanode", reload))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

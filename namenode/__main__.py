@@ -12,13 +12,23 @@ from ..common import faults, logs, service
 from ..common.config import NameNodeConfig, load
 from ..common.errors import DfsError, exit_code
 from ..common.options import config_options
+from . import backups
 
 
-@click.command(name="namenode", context_settings={"help_option_names": ["--help"]})
+@click.group(
+    name="namenode",
+    context_settings={"help_option_names": ["--help"]},
+    invoke_without_command=True,
+)
 @click.option("--config", "config_file", default=None, help="TOML file with a table [namenode].")
 @config_options(NameNodeConfig)
 def command(config_file: str | None, **flags: Any) -> None:
-    """Run a NameNode: it keeps the namespace and says where blocks go."""
+    """Run a NameNode: it keeps the namespace and says where blocks go.
+
+    With a COMMAND: care for a namespace that lies in SQLite, whether or not its NameNode runs.
+    """
+    if click.get_current_context().invoked_subcommand is not None:
+        return
     try:
         config = load(NameNodeConfig, flags, file=config_file)
         logs.set_up(config.log_level, config.log_format)
@@ -31,7 +41,18 @@ def command(config_file: str | None, **flags: Any) -> None:
     async def make() -> service.Service:
         return NameNodeServer(config, clock=clock)
 
-    sys.exit(service.run(make, config.ready_file, "dfs namenode"))
+    def reload() -> None:
+        # What else is set can't change under a running server.
+        again = load(NameNodeConfig, flags, file=config_file)
+        logs.set_up(again.log_level, again.log_format)
+
+    sys.exit(service.run(make, config.ready_file, "dfs namenode", reload))
+
+
+command.add_command(backups.backup_command)
+command.add_command(backups.backups_command)
+command.add_command(backups.restore_command)
+command.add_command(backups.release_command)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

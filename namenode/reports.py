@@ -34,7 +34,7 @@ from ..common.messages import (
 )
 from ..common.model import BlockId, BlockRef, GenerationStamp, NodeAddress, NodeId
 from ..common.runtime import Clock
-from . import leases
+from . import backup, leases
 from .blockmap import CORRUPT, GOOD, IN_LIMIT, TO_DELETE
 from .datanodes import DataNodes
 from .permissions import Caller
@@ -314,7 +314,9 @@ def _judge(
 ) -> str:
     """What a reported replica is: "good", "unwanted", or "wait" (its block is being written)."""
     if known is None:
-        return "wait" if _is_allocated(tx, replica.block_id) else "unwanted"
+        if _is_allocated(tx, replica.block_id) or backup.is_spared(tx, replica.block_id):
+            return "wait"
+        return "unwanted"
     generation, length, digest = known
     if digest is None:
         # One of an older generation may be all that is left of the synced bytes.

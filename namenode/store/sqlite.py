@@ -9,7 +9,7 @@ import os
 import queue
 import sqlite3
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -452,6 +452,16 @@ def _settle(
             future.set_exception(failure)
         else:
             future.set_result(result)
+
+
+@contextlib.contextmanager
+def alone_with(path: Path) -> Iterator[None]:
+    """Hold the database while no NameNode does. StoreError if one has it open."""
+    descriptor = _lock_file(path)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _lock_file(path: Path) -> int:
