@@ -2,9 +2,10 @@
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PLAIN := $(VENV)/.plain
 PYTHON ?= python3
 
-.PHONY: help venv demo test check fmt bench clean
+.PHONY: help venv demo test check fmt bench docs clean
 
 help:
 	@echo "make demo   try TwinFS: a small cluster, real files, one node killed"
@@ -12,15 +13,21 @@ help:
 	@echo "make check  format, lint, types, import layers"
 	@echo "make fmt    format the sources"
 	@echo "make bench  measure (see docs/performance.md)"
+	@echo "make docs   build the documentation in build/site"
 	@echo "make clean  remove what these made"
 
 venv: $(STAMP)
 
 $(STAMP): pyproject.toml scripts/venv
-	@scripts/venv $(PYTHON) $(VENV)
-	@touch $(STAMP)
+	@scripts/venv $(PYTHON) $(VENV) dev,docs,fsspec,interop
+	@touch $(STAMP) $(PLAIN)
 
-demo: $(STAMP)
+# TwinFS alone, without what only its tests need.
+$(PLAIN): pyproject.toml scripts/venv
+	@scripts/venv $(PYTHON) $(VENV)
+	@touch $(PLAIN)
+
+demo: $(PLAIN)
 	@$(BIN)/python scripts/demo.py
 
 test: $(STAMP)
@@ -34,6 +41,9 @@ fmt: $(STAMP)
 
 bench: $(STAMP)
 	@$(BIN)/python scripts/bench
+
+docs: $(STAMP)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -q && echo "the documentation is in build/site"
 
 clean:
 	rm -rf $(VENV) .types .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

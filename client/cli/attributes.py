@@ -26,6 +26,7 @@ from ...common.messages import (
 )
 from ...common.model import BlockId, FileStatus
 from ...common.runtime import SystemClock
+from .sizes import Size
 from .support import Shell, finish, json_option, print_json, shell_command, shown
 
 POLL_S = 0.2
@@ -251,7 +252,9 @@ def _quota_show(shell: Shell, path: str, as_json: bool) -> None:
 
 @click.argument("path")
 @click.option("--names", type=click.IntRange(min=1), help="Names at most, the directory included.")
-@click.option("--space", "space_bytes", type=click.IntRange(min=0), help="Bytes at most.")
+@click.option(
+    "--space", "space_bytes", type=Size(), help="Bytes at most, copies included; also like 10G."
+)
 def _quota_set(shell: Shell, path: str, names: int | None, space_bytes: int | None) -> None:
     """Set limits."""
     if names is None and space_bytes is None:

@@ -24,6 +24,7 @@ from ...common.errors import (
 from ...common.model import FileStatus
 from ..globs import has_magic
 from .progress import ProgressLine
+from .sizes import Size
 from .streams import StandardInput, detached, write_out
 from .support import (
     Refused,
@@ -64,8 +65,13 @@ def with_filesystem(shell: Shell, work: Callable[[Any], Coroutine[Any, Any, None
 @click.option(
     "--resume", is_flag=True, help="Leave files alone that are there with the same size and time."
 )
+@click.option(
+    "-T", "--no-target-directory", "whole", is_flag=True, help="DESTINATION is the new name itself."
+)
 @click.option("--replication", type=click.IntRange(1, 512), help="How many copies.")
-@click.option("--block-size", type=click.IntRange(1, 128 * 1024 * 1024), help="Bytes in a block.")
+@click.option(
+    "--block-size", type=Size(1, 128 * 1024 * 1024), help="Bytes in a block; also like 64M."
+)
 @json_option
 def put_command(
     shell: Shell,
@@ -73,13 +79,20 @@ def put_command(
     recursive: bool,
     force: bool,
     resume: bool,
+    whole: bool,
     replication: int | None,
     block_size: int | None,
     as_json: bool,
 ) -> None:
-    """Store local SOURCES (- is standard input) as DESTINATION. A file is seen whole or not at all."""
+    """Store local SOURCES (- is standard input) as DESTINATION. A file is seen whole or not at all.
+
+    A DESTINATION that is a directory gets SOURCES below it; but with --resume, one of the source's own name is the directory
+    that an earlier `put` began.
+    """
     *given, last = paths if len(paths) > 1 else (*paths, ".")
     sources = [name for pattern in given for name in _local_names(pattern)]
+    if whole and len(sources) > 1:
+        raise click.UsageError("-T goes with one source")
     try:
         target, is_directory = _put_destination(shell, last, len(sources) > 1)
     except DfsError as error:
@@ -95,8 +108,11 @@ def put_command(
             await _put_stream(fs, target, force, options)
             return
         name = local.resolve().name if local.name in ("", ".", "..") else local.name
-        goal = below(target, name) if is_directory else target
+        goal = below(target, name) if is_directory and not whole else target
         check_text(goal)
+        begun = resume and goal != target and local.is_dir() and _is_name(name, last)
+        if begun and not await fs.exists(goal):
+            goal = target
         if local.is_dir():
             if not recursive:
                 raise Refused("Is a directory; give -r to store it")
@@ -129,6 +145,11 @@ def put_command(
                 await one(fs, source)
 
     with_filesystem(shell, work)
+
+
+def _is_name(name: str, path: str) -> bool:
+    """Whether *path* ends with *name*, as a name and not as a directory to put something into."""
+    return path.rpartition("/")[2] == name
 
 
 def _local_names(pattern: str) -> list[str]:
@@ -231,6 +252,9 @@ async def _put_stream(fs: Any, path: str, force: bool, options: dict[str, int | 
 @click.option(
     "--resume", is_flag=True, help="Leave local files alone that have the same size and time."
 )
+@click.option(
+    "-T", "--no-target-directory", "whole", is_flag=True, help="DESTINATION is the new name itself."
+)
 @json_option
 def get_command(
     shell: Shell,
@@ -238,9 +262,14 @@ def get_command(
     recursive: bool,
     force: bool,
     resume: bool,
+    whole: bool,
     as_json: bool,
 ) -> None:
-    """Fetch SOURCES to a local DESTINATION (- is standard output; without one, this directory)."""
+    """Fetch SOURCES to a local DESTINATION (- is standard output; without one, this directory).
+
+    A DESTINATION that is a directory gets SOURCES below it; but with --resume, one of the source's own name is the directory
+    that an earlier `get` began.
+    """
     *given, last = paths if len(paths) > 1 else (*paths, ".")
     found = list(shell.expand(given, "get"))
     if last == "-":
@@ -248,12 +277,17 @@ def get_command(
         return
     local = Path(last)
     many = len(found) > 1
+    if whole and many:
+        raise click.UsageError("-T goes with one source")
     if (many or last.endswith("/")) and not _is_directory(local):
         shell.complain(f"target {quoted(last)}: Not a directory")
         return
 
     async def one(fs: Any, status: FileStatus) -> None:
-        goal = local / (status.name or "root") if local.is_dir() else local
+        goal = local / (status.name or "root") if local.is_dir() and not whole else local
+        begun = resume and goal != local and status.is_directory and _is_name(status.name, last)
+        if begun and not goal.exists():
+            goal = local
         if status.is_directory:
             if not recursive:
                 raise Refused("Is a directory; give -r to fetch it")
@@ -346,7 +380,7 @@ def _each_file(
 @shell_command(name="head")
 @click.argument("paths", nargs=-1, required=True)
 @click.option("-n", "lines", type=click.IntRange(min=0), default=10, help="Lines.")
-@click.option("-c", "count", type=click.IntRange(min=0), help="Bytes, in place of lines.")
+@click.option("-c", "count", type=Size(), help="Bytes, in place of lines; also like 64K.")
 def head_command(shell: Shell, paths: tuple[str, ...], lines: int, count: int | None) -> None:
     """The beginning of files."""
 
@@ -372,7 +406,7 @@ def head_command(shell: Shell, paths: tuple[str, ...], lines: int, count: int | 
 @shell_command(name="tail")
 @click.argument("paths", nargs=-1, required=True)
 @click.option("-n", "lines", type=click.IntRange(min=0), default=10, help="Lines.")
-@click.option("-c", "count", type=click.IntRange(min=0), help="Bytes, in place of lines.")
+@click.option("-c", "count", type=Size(), help="Bytes, in place of lines; also like 64K.")
 @click.option("-f", "follow", is_flag=True, help="Go on with what is appended (one file).")
 def tail_command(
     shell: Shell, paths: tuple[str, ...], lines: int, count: int | None, follow: bool
@@ -514,7 +548,7 @@ def append_command(shell: Shell, paths: tuple[str, ...]) -> None:
 @shell_command(name="truncate")
 @click.argument("paths", nargs=-1, required=True)
 @click.option(
-    "-s", "--size", "size", type=click.IntRange(min=0), required=True, help="Bytes to keep."
+    "-s", "--size", "size", type=Size(), required=True, help="Bytes to keep; also like 10M."
 )
 def truncate_command(shell: Shell, paths: tuple[str, ...], size: int) -> None:
     """Cut files to a length."""

@@ -13,6 +13,7 @@ from ...common.errors import DfsError, NotADirectory, PathNotFound
 from ...common.messages import GetReport, Locate, Summarize
 from ...common.model import ContentSummary, FileStatus
 from ...common.runtime import SystemClock, format_time
+from .sizes import parse_size
 from .support import (
     Shell,
     finish,
@@ -194,7 +195,7 @@ def find_command(
     as_json: bool,
 ) -> None:
     """Search trees."""
-    bytes_wanted = _compared(size, _size) if size else None
+    bytes_wanted = _compared(size, parse_size) if size else None
     days_wanted = _compared(mtime, int) if mtime else None
     now_ms = SystemClock().wall_ms()
 
@@ -231,12 +232,6 @@ def find_command(
                     if fits(status):
                         show(status)
                 waiting += reversed([status for status in entries if status.is_directory])
-
-
-def _size(text: str) -> int:
-    units = {"K": 10, "M": 20, "G": 30, "T": 40}
-    unit = text[-1:].upper()
-    return int(text[:-1]) << units[unit] if unit in units else int(text)
 
 
 def _compared(text: str, parse: object) -> tuple[str, int]:

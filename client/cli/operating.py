@@ -22,12 +22,12 @@ from ...common.messages import ClusterReport, GetReport, NodeReport
 from ...common.model import NodeId
 from ...common.runtime import SystemClock, format_time
 from .admin import print_report
+from .sizes import parse_size
 from .support import Shell, json_option, print_json, shell_command, shown
 
 POLL_S = 0.5
 DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd]?)")
 UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
 
 
 @click.group(name="admin")
@@ -45,10 +45,10 @@ def duration_s(text: str) -> float:
 
 def size_bytes(text: str) -> int:
     """Bytes of "500", "10M", "1.5G"."""
-    match = SIZE.fullmatch(text.strip())
-    if match is None:
-        raise InvalidRequest(f"{shown(text)} is no size; say 500K, 10M or 1G")
-    return int(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " "))
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise InvalidRequest(str(error)) from None
 
 
 @shell_command(name="report")

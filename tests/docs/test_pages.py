@@ -12,7 +12,7 @@ import pytest
 from .page import commands_of, matches, run_page
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-PAGES = ["README.md"]
+PAGES = ["README.md", "docs/start.md", "docs/guides.md", "docs/backup.md"]
 
 
 @pytest.mark.timeout(300)

@@ -321,7 +321,9 @@ def test_help(dfs: Dfs) -> None:
         assert f"\n  {name} " in text
     assert dfs("-h") == text
     assert re.fullmatch(r"dfs \(TwinFS\) \d+\.\d+\.\d+\n", dfs("--version"))
-    assert dfs("namenode", "--help").startswith("Usage: dfs namenode [OPTIONS]\n")
+    assert dfs("namenode", "--help").startswith(
+        "Usage: dfs namenode [OPTIONS] [COMMAND] [ARGS]...\n"
+    )
     assert dfs("datanode", "--help").startswith("Usage: dfs datanode [OPTIONS]\n")
     assert dfs("ls", "--help").startswith("Usage: dfs ls [OPTIONS] [PATHS]...\n")
 

@@ -166,6 +166,31 @@ def test_put_resume_leaves_files_alone_that_are_there(
     assert fs.read_bytes(f"{at}/file") == b"longer"
 
 
+def test_resume_goes_on_where_the_same_command_began(dfs: Dfs, at: str, tmp_path: Path) -> None:
+    """`put -r tree /x/tree` makes /x/tree; the same again with --resume means that one, not /x/tree/tree."""
+    tree = tmp_path / "tree"
+    (tree / "sub").mkdir(parents=True)
+    (tree / "a").write_text("a")
+    dfs("put", "-r", tree, f"{at}/tree")
+    (tree / "sub" / "b").write_text("b")
+    dfs("put", "-r", "--resume", tree, f"{at}/tree")
+    names = dfs("find", f"{at}/tree").split()
+    assert names == [f"{at}/tree", f"{at}/tree/a", f"{at}/tree/sub", f"{at}/tree/sub/b"]
+    # Where the name is there below the destination, it is that one.
+    dfs("mkdir", f"{at}/more")
+    dfs("put", "-r", tree, f"{at}/more")
+    (tree / "c").write_text("c")
+    dfs("put", "-r", "--resume", tree, f"{at}/more/")
+    assert dfs("cat", f"{at}/more/tree/c") == "c"
+    dfs("put", "-r", "-T", "--resume", tree, f"{at}/tree")
+    assert dfs("cat", f"{at}/tree/c") == "c"
+    (tmp_path / "back").mkdir()
+    for _ in range(2):
+        dfs("get", "-r", "--resume", f"{at}/tree", tmp_path / "back" / "tree")
+    assert sorted(p.name for p in (tmp_path / "back" / "tree").rglob("*")) == ["a", "b", "c", "sub"]
+    assert "-T goes with one source" in dfs.misused("put", "-T", tree, tree, f"{at}/tree")
+
+
 def test_put_names_what_it_leaves_out(dfs: Dfs, fs: sync.FileSystem, at: str) -> None:
     """Links, pipes and names that are no text: said, and the rest is stored."""
     tree = dfs.folder / "tree"
