@@ -109,7 +109,10 @@ class NameNodeConfig:
 class DataNodeConfig:
     """`dfs datanode`."""
 
-    namenode: tuple[str, ...] = ("http://127.0.0.1:9870",)
+    # () = none for a peer (with *bootstrap* or *mdns*), else http://127.0.0.1:9870; "none" = none in any case
+    namenode: tuple[str, ...] = ()
+    bootstrap: tuple[str, ...] = ()  # HOST:PORT of peers to join; "none" = the first of its network
+    mdns: bool = False  # find peers on the local network, and be found (extra "peers")
     dir: tuple[str, ...] = ("twinfs-datanode",)  # one volume each
     host: str = (
         "127.0.0.1"  # address to listen on, and, unless *advertise* is set, to be reached at
@@ -128,6 +131,17 @@ class DataNodeConfig:
     idle_timeout_s: float = 300.0  # an idle connection is closed after this
     stall_timeout_s: float = 60.0  # a peer that moves no byte for this long is given up
     report_page: int = 10_000  # replicas in a page of a full block report
+    provider_ttl_s: float = (
+        86_400.0  # how long other peers keep what we announced; renewed well before
+    )
+    peer_refresh_s: float = 60.0  # between looks at who is still there
+    pin_dead_after_s: float = (
+        30.0  # a peer silent for so long counts as gone: others take its pins over
+    )
+    accept_pins: bool = (
+        True  # keep content that other peers pin with --replicas, where it falls to us
+    )
+    accept_pins_gib: int = 100  # at most so much of it
     proxy: str = ""  # http://NAME@HOST:PORT of an HTTP proxy for all connections made; "" = none
     faults: str = ""  # file with faults to inject, for trying a cluster out; "" = none, and no cost
     slow_operation_s: float = 10.0  # a request of a block stream that takes longer is logged
@@ -142,7 +156,19 @@ class DataNodeConfig:
             raise InvalidConfig("the same volume directory is given twice")
         if not 0 <= self.small_block_bytes <= MIB:
             raise InvalidConfig("small_block_bytes must be between 0 and 1 MiB")
+        _positive(self, "provider_ttl_s", "peer_refresh_s", "pin_dead_after_s", "accept_pins_gib")
         parse_proxy(self.proxy)
+
+    @property
+    def is_peer(self) -> bool:
+        """Whether it takes part in a network of peers."""
+        return bool(self.bootstrap) or self.mdns
+
+    @property
+    def namenodes(self) -> tuple[str, ...]:
+        if "none" in self.namenode or (not self.namenode and self.is_peer):
+            return ()
+        return self.namenode or ("http://127.0.0.1:9870",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

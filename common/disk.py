@@ -51,6 +51,13 @@ POINTS: Final[dict[str, str]] = {
     "restore.sync": "a restored namespace is made durable",
     "restore.rename": "a restored namespace gets its name",
     "restore.folder": "the name of a restored namespace is made durable",
+    # Content that a peer fetches for itself
+    "fetch.sync": "the leaves of a DAG that were fetched are fsynced",
+    "fetch.rename": "the file of them becomes a replica's",
+    "fetch.folder": "and its directory is fsynced",
+    "peer.sync": "a file of a peer's own (its list of leaves, a name's record) is fsynced",
+    "peer.rename": "and gets its name",
+    "peer.folder": "and its directory is fsynced",
     # A disk that is slow or fails, apart from the points above
     "disk.read": "a replica is opened for reading, or read to check it",
     "disk.write": "bytes are written to a replica, or to probe a volume",

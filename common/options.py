@@ -13,6 +13,8 @@ HELP = {
     "dir": "Directory of the data; for a DataNode repeatable, one volume each.",
     "ready_file": "File to write, as JSON, once the server answers.",
     "namenode": "URL of the NameNode (repeatable for a DataNode).",
+    "bootstrap": "HOST:PORT of a peer to join (repeatable); without --namenode a plain peer. none: the first one.",
+    "mdns": "Find peers on the local network, and be found.",
     "port": "HTTP port; 0 takes a free one.",
     "data_port": "Port of the block streams; 0 takes a free one.",
     "database": "postgresql:// URL instead of SQLite in --dir.",

@@ -58,6 +58,10 @@ class BlockStore:
                 replica.length = path.stat().st_size
                 self._writing[block_id] = replica
 
+    def volume_for(self, size_bytes: int) -> Volume:
+        """A volume for so many more bytes. DiskFull, VolumeFailed."""
+        return choose_volume(self.volumes, size_bytes, self._rng)
+
     # --- finding ---
 
     def find(self, block_id: int) -> tuple[Volume, Replica] | None:

@@ -10,8 +10,10 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
+from ..common import disk
 from ..common.checksum import CHUNK_BYTES, digest_of
 from ..common.errors import BlockNotFound, ChecksumMismatch, DfsError, InvalidContent, Unsupported
 from ..common.ipld import multihash
@@ -20,7 +22,8 @@ from ..common.model import BlockId, BlockRef, GenerationStamp
 from ..common.transfer import MAX_MANY_BYTES, SmallBlock
 from .blockstore import BlockStore
 from .cidindex import BLAKE3_KEY
-from .index import FIRST_LOCAL_BLOCK, Name
+from .index import FIRST_LOCAL_BLOCK, Name, Replica
+from .volumes import Volume, storage_error
 
 LOCAL_GENERATION = GenerationStamp(1)
 ID_BITS_BELOW_MS = 20
@@ -82,6 +85,21 @@ class CidStore:
         for volume in self._store.volumes:
             if not volume.failure and (place := volume.cids.find(key)) is not None:
                 return place.length
+        return None
+
+    def place(self, hashed: bytes) -> tuple[BlockRef, int, int] | None:
+        """(replica, offset, length) of a block that lies in a replica here."""
+        key = key_of(hashed)
+        for volume in self._store.volumes:
+            if volume.failure or (place := volume.cids.find(key)) is None:
+                continue
+            replica = volume.index.get(place.block_id)
+            if replica is not None:
+                return (
+                    _reference(replica.block_id, replica.generation),
+                    place.start,
+                    place.length,
+                )
         return None
 
     def open(self, hashed: bytes) -> Opened | None:
@@ -213,6 +231,29 @@ class CidStore:
     def begin(self, expected_bytes: int) -> LocalWriter:
         """A new local replica, written front to back: the chunks of a file."""
         return LocalWriter(self, expected_bytes)
+
+    def adopt(
+        self,
+        volume: Volume,
+        path: Path,
+        length: int,
+        digests: bytes,
+        names: Sequence[tuple[bytes, int, int]],
+    ) -> None:
+        """Make a durable file on *volume*, whose chunk digests are known, a local replica."""
+        block_id = self.next_id()
+        final = volume.final_path(block_id, LOCAL_GENERATION)
+        rows = [(key, block_id, start, size) for key, start, size in names]
+        try:
+            volume.make_folder(final)
+            disk.rename(path, final, "fetch.rename")
+            disk.fsync_directory(final.parent, "fetch.folder")
+        except OSError as error:
+            volume.check()
+            raise storage_error(error, "can't keep what was fetched") from None
+        stored = Replica(block_id, LOCAL_GENERATION, length, False, digests)
+        volume.index.add([stored], (), rows).result()
+        volume.count(1, length)
 
     @property
     def store(self) -> BlockStore:

@@ -14,18 +14,21 @@ from aiohttp import web
 
 from .. import __version__
 from ..common.config import DataNodeConfig
-from ..common.errors import DfsError, InvalidConfig, VolumeFailed
+from ..common.errors import DfsError, InvalidConfig, Unsupported, VolumeFailed
+from ..common.ipld.cid import Cid
 from ..common.metrics import Exposition, readiness
 from ..common.model import BlockRef, NodeAddress, NodeId
 from ..common.proxy import parse_proxy
 from ..common.runtime import Clock, SystemClock, new_uuid, system_random
 from . import metrics
 from .api.blocks import BlocksApi
+from .api.cids import CidsApi
 from .api.status import StatusApi
 from .blockstore import BlockStore
 from .cidstore import CidStore
 from .content import Content
 from .gateway.server import Gateway
+from .peers.service import PeerService
 from .pipeline import Peers
 from .reporter import Reporter
 from .streams import StreamServer
@@ -52,6 +55,7 @@ class DataNodeServer:
         self._rng = rng or system_random()
         self._store: BlockStore | None = None
         self.content: Content | None = None  # CID blocks, once started
+        self.peer: PeerService | None = None  # where it takes part in a network of peers
         self._streams: StreamServer | None = None
         self._runner: web.AppRunner | None = None
         self._reporters: list[Reporter] = []
@@ -107,7 +111,18 @@ class DataNodeServer:
         self._runner.app.add_routes(StatusApi(exposition, self._readiness).routes())
         cids = CidStore(store, wall_ms=self._clock.wall_ms, on_bad=on_bad)
         self.content = Content(cids, self._threads)
-        self._runner.app.add_routes(Gateway(self.content).routes())
+        if config.is_peer:
+            self.peer = PeerService(
+                config,
+                self.content,
+                volumes[0].path / "peer",
+                clock=self._clock,
+                rng=self._rng,
+            )
+            routes = await self.peer.prepare(lambda: self._http_address())
+            self._runner.app.add_routes(routes)
+        self._runner.app.add_routes(CidsApi(self.content).routes())
+        self._runner.app.add_routes(Gateway(self.content, names=self._resolve_name).routes())
         await self._runner.setup()
         site = web.TCPSite(self._runner, config.host, config.port, backlog=512)
         try:
@@ -116,13 +131,13 @@ class DataNodeServer:
             raise InvalidConfig(
                 f"can't listen on {config.host}:{config.port}: {error.strerror or error}"
             ) from None
-        http_port = self._runner.addresses[0][1]
+        http_address = self._http_address()
         host = config.advertise or config.host
         address = NodeAddress(
             node_id=NodeId(0),
             host=host,
             data=f"{host}:{data_port}",
-            http=f"{host}:{http_port}",
+            http=http_address,
             socket=socket_path,
             rack=config.rack,
         )
@@ -130,7 +145,7 @@ class DataNodeServer:
         async def joined(joined_id: str, node_id: NodeId) -> None:
             await asyncio.to_thread(self._identify, joined_id, node_id)
 
-        for url in config.namenode:
+        for url in config.namenodes:
             reporter = Reporter(
                 url,
                 config,
@@ -149,7 +164,20 @@ class DataNodeServer:
             self._tasks.append(asyncio.create_task(reporter.run(), name=f"reporter {url}"))
         self._tasks.append(asyncio.create_task(self._watch_volumes(), name="volume watch"))
         self._tasks.append(asyncio.create_task(exposition.watch_loop(1.0), name="loop watch"))
+        if self.peer is not None:
+            await self.peer.start()
         return {"http": address.http, "data": address.data, "socket": socket_path}
+
+    def _http_address(self) -> str:
+        """HOST:PORT that others reach us at."""
+        assert self._runner is not None
+        host = self._config.advertise or self._config.host
+        return f"{host}:{self._runner.addresses[0][1]}"
+
+    async def _resolve_name(self, name: str) -> tuple[Cid, list[str], int, bytes]:
+        if self.peer is None:
+            raise Unsupported("this DataNode is no peer, and knows no mutable names")
+        return await self.peer.names.resolve(name)
 
     def _contact_age_s(self) -> float:
         """Since a NameNode last answered; since the start of the machine, if none did."""
@@ -235,6 +263,8 @@ class DataNodeServer:
         await asyncio.gather(*self._tasks, *self._looking, return_exceptions=True)
         if self._streams is not None:
             await asyncio.to_thread(self._streams.close, GRACE_S)
+        if self.peer is not None:
+            await self.peer.close()
         for reporter in self._reporters:
             await reporter.close()
         if self._runner is not None:

@@ -32,7 +32,6 @@ from ..cidstore import Opened
 from ..content import Content
 from . import tar
 from .asked import (
-    EXTENSIONS,
     Asked,
     Form,
     OutsideRange,
@@ -94,6 +93,8 @@ class Gateway:
             return await self._ipfs(request)
         except DfsError as error:
             return refused(error)
+        except ConnectionError:
+            return web.Response(status=499)  # the client has gone, as is its right
         except OutsideRange as outside:
             return web.Response(status=416, headers={**CORS, "Content-Range": str(outside)})
 
@@ -110,6 +111,8 @@ class Gateway:
             return await self._ipns(request)
         except DfsError as error:
             return refused(error)
+        except ConnectionError:
+            return web.Response(status=499)  # the client has gone, as is its right
         except OutsideRange as outside:
             return web.Response(status=416, headers={**CORS, "Content-Range": str(outside)})
 
@@ -133,7 +136,7 @@ class Gateway:
         if asked.form == Form.RAW and not names and not before:
             return await self._raw(request, asked, root, [root], where, caching)
         return await self._under(
-            request, asked, root, before + names, slash or not names, where, caching, len(before)
+            request, asked, root, before + names, slash, where, caching, len(before)
         )
 
     # --- one block ---
@@ -562,4 +565,4 @@ def refused(error: DfsError) -> web.Response:
     )
 
 
-__all__ = ["EXTENSIONS", "Gateway", "car_blocks", "content_type", "refused"]
+__all__ = ["CORS", "Gateway", "car_blocks", "content_type", "refused"]

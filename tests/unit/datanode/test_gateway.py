@@ -91,7 +91,7 @@ class Client:
 async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Client]:
     config = DataNodeConfig(
         dir=(str(tmp_path_factory.mktemp("volume")),),
-        namenode=(),
+        namenode=("none",),
         port=0,
         data_port=0,
         socket="none",

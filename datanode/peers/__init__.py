@@ -1,0 +1,1 @@
+"""A DataNode among equals: identity, discovery, who has what, mutable names, shared pins. Needs no NameNode."""

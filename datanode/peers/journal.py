@@ -1,0 +1,97 @@
+"""What a peer must not forget: pins, its own and shared ones, and which DAGs it holds. One SQLite file."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from ...common import codec
+from ...common.peering import SharedPin
+from ...common.sqlite import Database
+
+SCHEMA = """
+-- Pins of this peer alone. cid: the binary CID. kind: "recursive" or "direct".
+CREATE TABLE IF NOT EXISTS pins (
+    cid        BLOB PRIMARY KEY,
+    kind       TEXT NOT NULL,
+    name       TEXT NOT NULL,
+    created_ms INTEGER NOT NULL
+);
+-- The last word of each owner on each root, also that it is pinned no more. pin: the signed message.
+CREATE TABLE IF NOT EXISTS shared (
+    owner BLOB NOT NULL,
+    cid   BLOB NOT NULL,
+    pin   BLOB NOT NULL,
+    PRIMARY KEY (owner, cid)
+);
+-- Roots whose whole DAG is here because a shared pin fell to this peer.
+CREATE TABLE IF NOT EXISTS held (
+    cid        BLOB PRIMARY KEY,
+    size_bytes INTEGER NOT NULL
+);
+"""
+
+
+class LocalPin(NamedTuple):
+    cid: bytes
+    kind: str
+    name: str
+    created_ms: int
+
+
+class Journal:
+    """Methods block; writes are durable when they return."""
+
+    def __init__(self, path: Path) -> None:
+        self._database = Database(path, cache_kib=1024)
+
+        def prepare(connection: sqlite3.Connection) -> None:
+            for statement in SCHEMA.split(";"):
+                if statement.strip():
+                    connection.execute(statement)
+
+        self._database.run(prepare)
+
+    def _write(self, statement: str, rows: Iterable[tuple[object, ...]]) -> None:
+        listed = list(rows)
+
+        def operation(connection: sqlite3.Connection) -> None:
+            connection.executemany(statement, listed)
+
+        self._database.run(operation)
+
+    def _read(self, statement: str) -> list[tuple[object, ...]]:
+        return self._database.reader().execute(statement).fetchall()
+
+    def pin(self, pin: LocalPin) -> None:
+        self._write("INSERT OR REPLACE INTO pins VALUES (?, ?, ?, ?)", [pin])
+
+    def unpin(self, cid: bytes) -> None:
+        self._write("DELETE FROM pins WHERE cid = ?", [(cid,)])
+
+    def pins(self) -> list[LocalPin]:
+        return [LocalPin(*row) for row in self._read("SELECT * FROM pins ORDER BY cid")]  # type: ignore[arg-type]
+
+    def share(self, pins: Iterable[SharedPin]) -> None:
+        self._write(
+            "INSERT OR REPLACE INTO shared VALUES (?, ?, ?)",
+            [(pin.owner, pin.cid, codec.pack(pin)) for pin in pins],
+        )
+
+    def shared(self) -> list[SharedPin]:
+        rows = self._read("SELECT pin FROM shared")
+        return [codec.unpack(row[0], SharedPin) for row in rows]  # type: ignore[arg-type]
+
+    def hold(self, cid: bytes, size_bytes: int) -> None:
+        self._write("INSERT OR REPLACE INTO held VALUES (?, ?)", [(cid, size_bytes)])
+
+    def release(self, cid: bytes) -> None:
+        self._write("DELETE FROM held WHERE cid = ?", [(cid,)])
+
+    def held(self) -> dict[bytes, int]:
+        return dict(self._read("SELECT cid, size_bytes FROM held"))  # type: ignore[arg-type]
+
+    def close(self) -> None:
+        self._database.close()
