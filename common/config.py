@@ -62,6 +62,9 @@ class NameNodeConfig:
     delete_grace_s: float = (
         5.0  # bytes of a deleted file stay this long for readers that have it open
     )
+    content_grace_s: float = (
+        86_400.0  # content that nothing holds is kept this long before it is collected by itself
+    )
     request_memory_s: float = (
         600.0  # how long answers are kept for resent requests; HDFS's retry cache: 600 s
     )

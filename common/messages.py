@@ -234,6 +234,20 @@ class BlockCommit(Struct, frozen=True, kw_only=True):
     nodes: Annotated[list[NodeId], msgspec.Meta(min_length=1, max_length=512)]
 
 
+MAX_DIGESTS_BYTES = 8 * 1024 * 1024  # of one file's chunks: 256 GiB of it
+
+
+class FileDag(Struct, frozen=True, kw_only=True):
+    """Proof of a file's CID, sent with its blocks: the digests of all its chunks, joined, and its dag-pb nodes.
+
+    *nodes* are written as ordinary blocks (allocated to the same holder), children first, as `ipld.layout.build` makes them of the
+    digests. Files of at most one chunk have none.
+    """
+
+    digests: Annotated[bytes, msgspec.Meta(max_length=MAX_DIGESTS_BYTES)]
+    nodes: Annotated[list[BlockCommit], msgspec.Meta(max_length=MAX_BATCH)]
+
+
 class AddBlock(Struct, frozen=True, kw_only=True):
     """Append a block to a file open for write; *commits* records earlier ones of it as finalized."""
 
@@ -286,6 +300,7 @@ class Complete(Struct, frozen=True, kw_only=True):
     holder: Holder
     commits: Annotated[list[BlockCommit], msgspec.Meta(max_length=MAX_BATCH)] = []
     mtime_ms: int | None = None
+    dag: FileDag | None = None
 
 
 class Append(Struct, frozen=True, kw_only=True):
@@ -352,6 +367,7 @@ class PutFile(Struct, frozen=True, kw_only=True):
     mtime_ms: int | None = None
     blocks: Annotated[list[BlockCommit], msgspec.Meta(max_length=65_536)] = []
     unmasked: Mode | None = None  # as in `Mkdirs`
+    dag: FileDag | None = None  # of a file of more than one chunk, where its CID is to be known
 
 
 class PutFiles(Struct, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@ import msgspec
 
 from . import access as a
 from . import admin
+from . import content as c
 from . import messages as m
 from .model import ContentSummary, FileBlocks, FileStatus, Struct, TargetBlock
 
@@ -76,6 +77,18 @@ def _registry() -> dict[str, Operation]:
         ("remove_acl", a.RemoveAcl, m.Done),
         ("renew_lease", m.RenewLease, m.Done),
         ("recover_lease", m.RecoverLease, m.Recovered),
+    ]
+    write += [
+        ("set_dag", c.SetDag, c.PathCid),
+        ("cache_cid", c.CacheCid, m.Done),
+        ("begin_add", c.BeginAdd, m.Done),
+        ("end_add", c.EndAdd, m.Done),
+        ("have_contents", c.HaveContents, c.HadContents),
+        ("put_contents", c.PutContents, c.PutContentsAnswer),
+        ("link_file", c.LinkFile, FileStatus),
+        ("pin_add", c.PinAdd, c.Pin),
+        ("pin_remove", c.PinRemove, c.PinsRemoved),
+        ("collect", c.Collect, c.Collected),
     ]
     nodes: list[_Entry] = [
         ("register", m.Register, m.Registered),

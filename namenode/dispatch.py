@@ -34,10 +34,10 @@ from ..common.model import Struct
 from ..common.operations import OPERATIONS, Operation
 from ..common.paths import shown
 from ..common.runtime import Clock, new_uuid
-from . import events, health, leases
+from . import contents, events, health, leases, pins, providers
 from .datanodes import DataNodes
 from .leases import Recovery, WriteRules
-from .namespace import access, attributes, files, tree, whole
+from .namespace import access, attributes, files, linking, tree, whole
 from .namespace.walk import walk
 from .permissions import Caller
 from .safemode import SafeModeGate
@@ -88,12 +88,7 @@ class Dispatcher:
         self._superuser = superuser_of(config)
         self._supergroup = config.supergroup
         self._callers: dict[tuple[str, str], tuple[float, Caller]] = {}
-        self._rules = WriteRules(
-            replication=config.replication,
-            block_bytes=config.block_bytes,
-            min_replicas=config.min_replicas,
-            lease_timeout_ms=int(config.lease_timeout_s * 1000),
-        )
+        self._rules = WriteRules.of(config)
         self._reads: dict[str, Read] = self._read_table()
         self._writes: dict[str, Write] = self._write_table()
         self.specials: dict[str, Special] = {}
@@ -111,6 +106,12 @@ class Dispatcher:
             "get_xattrs": attributes.get_xattrs,
             "get_acl": access.get_acl,
             "check_access": access.check_access,
+            "path_cids": providers.path_cids,
+            "find_cids": lambda tx, c, r: providers.find(tx, c, r, nodes=nodes),
+            "find_blocks": lambda tx, c, r: providers.find_blocks(tx, c, r, nodes=nodes),
+            "list_pins": pins.listed,
+            "list_contents": lambda tx, c, r: providers.page(tx, c, r, nodes=nodes),
+            "content_totals": providers.totals,
             "events": _read_events,
             "check": lambda tx, c, r: health.check(tx, c, r, nodes=nodes),
         }
@@ -159,6 +160,16 @@ class Dispatcher:
             "move_to_trash": plain(tree.move_to_trash),
             "concat": plain(whole.concat, rules),
             "copy": plain(whole.copy, rules),
+            "link_file": plain(linking.link_file, rules),
+            "set_dag": plain(providers.set_dag, rules),
+            "cache_cid": plain(providers.cache_cid),
+            "begin_add": plain(contents.begin_add),
+            "end_add": plain(contents.end_add),
+            "have_contents": plain(contents.have),
+            "put_contents": plain(contents.put, rules),
+            "pin_add": plain(pins.add),
+            "pin_remove": plain(pins.remove),
+            "collect": plain(contents.collect, rules),
             "set_replication": set_replication,
             "set_mode": plain(attributes.set_mode),
             "set_owner": plain(attributes.set_owner),

@@ -13,15 +13,17 @@ from functools import partial
 from typing import Final
 
 from ..common.config import NameNodeConfig
+from ..common.content import Collect
 from ..common.errors import DfsError
 from ..common.messages import Delete, RecoverBlock, Rename
 from ..common.model import NodeId
 from ..common.runtime import Clock, format_time, new_uuid
 from . import events, leases
 from .blockmap import CORRUPT, IN_LIMIT
+from .contents import collect
 from .datanodes import DataNodes
 from .draining import Draining
-from .leases import Recovery
+from .leases import Recovery, WriteRules
 from .namespace import tree
 from .namespace.tree import CURRENT, TRASH
 from .namespace.walk import walk
@@ -82,6 +84,7 @@ class Jobs:
                 ("trash", 60.0, self._trash),
                 ("scan", 30.0, self._scan),
                 ("pruning", 30.0, self._prune),
+                ("collector", 30.0, self._collect),
             ):
                 tasks.create_task(self._loop(name, period_s, job), name=name)
 
@@ -235,6 +238,21 @@ class Jobs:
         before_ms = self._clock.wall_ms() - int(self._config.delete_grace_s * 1000)
         while await self._store.run(partial(reap, before_ms=before_ms, limit=REAP_ROWS)):
             await asyncio.sleep(0)  # others' operations are in the queue now
+
+    async def _collect(self) -> None:
+        """Content that nothing has held for long, in steps between which everybody else gets a turn."""
+        if not await self._holds("collector"):
+            return
+        request = Collect(grace_s=self._config.content_grace_s, limit=REAP_ROWS)
+        rules = WriteRules.of(self._config)
+        while True:
+            now_ms = self._clock.wall_ms()
+            done = await self._store.run(
+                partial(collect, caller=SYSTEM, request=request, now_ms=now_ms, rules=rules)
+            )
+            if not done.work:
+                return
+            await asyncio.sleep(0.05)
 
     async def _trash(self) -> None:
         """HDFS's trash: Current becomes a dated checkpoint, and checkpoints go after the interval."""

@@ -6,6 +6,7 @@ import contextlib
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from ..common.config import NameNodeConfig
 from ..common.errors import InvalidRequest, LeaseConflict, LeaseLost, NamespaceError, PathNotFound
 from ..common.messages import CommitRecovery, Recovered, RecoverLease, RenewLease
 from ..common.model import BlockId, BlockRef, GenerationStamp, INodeId, NodeId
@@ -31,6 +32,15 @@ class WriteRules:
     block_bytes: int
     min_replicas: int
     lease_timeout_ms: int
+
+    @classmethod
+    def of(cls, config: NameNodeConfig) -> WriteRules:
+        return cls(
+            replication=config.replication,
+            block_bytes=config.block_bytes,
+            min_replicas=config.min_replicas,
+            lease_timeout_ms=int(config.lease_timeout_s * 1000),
+        )
 
 
 class Recovery(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import blockmap
+from . import blockmap, dags
 from .store import sql
 from .store.base import Transaction
 from .store.sql import FLAG_OPEN, FLAG_QUOTA, FLAG_XATTR, UNLINKED_PARENT, INode, marks
@@ -59,6 +59,7 @@ def _remove(tx: Transaction, files: list[INode], directories: list[INode]) -> No
             for opened in blockmap.open_blocks(tx, node.inode_id):
                 blockmap.drop_open_block(tx, opened, revert=False)
             tx.execute("DELETE FROM leases WHERE inode_id = ?", (node.inode_id,))
+    dags.forget(tx, ids, [node.inode_id for node in directories])
     references = blockmap.blocks_of(tx, ids)
     if references:
         blockmap.release(tx, dict(references))

@@ -35,7 +35,8 @@ from ...common.model import (
     TargetBlock,
 )
 from ...common.paths import shown
-from .. import acls, blockmap, leases, quotas
+from .. import acls, blockmap, dags, leases, quotas
+from ..allocations import require_new
 from ..blockmap import BEING_WRITTEN, NodeDirectory, OpenBlock, Placer
 from ..leases import WriteRules
 from ..permissions import WRITE, Caller, require, require_removal
@@ -326,10 +327,38 @@ def complete(
     for row in tx.all("SELECT block_id FROM open_blocks WHERE inode_id = ?", (node.inode_id,)):
         if row[0] not in committing:
             raise NotEnoughReplicas(f"block {row[0]} of the file is still being written")
+    plan = _planned(tx, node, commits, request, rules) if request.dag is not None else None
     node = _apply_commits(tx, node, commits)
+    if plan is not None:
+        root = dags.record(tx, plan, replication=node.replication, now_ms=now_ms)
+        dags.attach(tx, node.inode_id, root)
     mtime_ms = now_ms if request.mtime_ms is None else request.mtime_ms
     node = leases.close(tx, node, now_ms, caller.user, request.path, mtime_ms=mtime_ms)
     return status(node, request.path)
+
+
+def _planned(
+    tx: Transaction,
+    node: INode,
+    commits: list[tuple[OpenBlock, BlockCommit]],
+    request: Complete,
+    rules: WriteRules,
+) -> dags.Plan | None:
+    """The proven DAG of a file as *commits* will make it. InvalidRequest if what the client sent is not its proof."""
+    assert request.dag is not None
+    new = {commit.block_id: dags.Written(commit.length, commit.digest) for _, commit in commits}
+    blocks = [
+        new.get(BlockId(block.block_id)) or dags.Written(block.length, bytes(block.digest or b""))
+        for block in blockmap.file_blocks(tx, node.inode_id)
+    ]
+    require_new(
+        tx,
+        request.holder,
+        request.dag.nodes,
+        replication=node.replication,
+        min_replicas=rules.min_replicas,
+    )
+    return dags.plan(blocks, request.dag)
 
 
 # --- reopening ---------------------------------------------------------------------------------
@@ -420,6 +449,7 @@ def append(
             base=(last.block_id, last.length),
         )
         quotas.charge(tx, found.chain, 0, reserved)
+    dags.forget(tx, [node.inode_id])
     node = sql.update(tx, node, flags=node.flags | FLAG_OPEN)
     leases.take(tx, node.inode_id, request.holder, now_ms)
     tx.emit(NewEvent(now_ms, "append", found.path, caller.user, INodeId(node.inode_id)))
@@ -469,6 +499,7 @@ def truncate(
         for block in dropped:
             references[block.block_id] = references.get(block.block_id, 0) + 1
         blockmap.release(tx, references)
+    dags.forget(tx, [node.inode_id])
     freed = node.length - request.length
     tx.emit(
         NewEvent(

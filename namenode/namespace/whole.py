@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import bisect
-
 from ...common.codec import failure_of
 from ...common.errors import (
     DfsError,
     InvalidRequest,
     IsADirectory,
     LeaseConflict,
-    LeaseLost,
     PathExists,
 )
 from ...common.messages import (
     Allocate,
     Allocation,
-    BlockCommit,
     Concat,
     Copy,
     PutFile,
@@ -26,7 +22,8 @@ from ...common.messages import (
 )
 from ...common.model import BlockId, FileStatus, GenerationStamp, INodeId
 from ...common.paths import shown
-from .. import blockmap, leases, quotas
+from .. import blockmap, dags, leases, quotas
+from ..allocations import Allocations
 from ..blockmap import GOOD, IN_LIMIT, INSERT_BLOCK, INSERT_FILE_BLOCK, INSERT_REPLICA, Placer
 from ..leases import WriteRules
 from ..permissions import READ, WRITE, Caller, require, require_removal
@@ -71,33 +68,13 @@ def allocate(
     )
 
 
-class _Allocations:
-    """The blocks a holder may put."""
-
-    def __init__(self, tx: Transaction, holder: str) -> None:
-        self._rows = tx.all(
-            "SELECT first_block_id, last_block_id, generation FROM allocations WHERE holder = ?"
-            " ORDER BY first_block_id",
-            (holder,),
-        )
-        self._firsts = [row[0] for row in self._rows]
-
-    def require(self, commit: BlockCommit) -> None:
-        index = bisect.bisect_right(self._firsts, commit.block_id) - 1
-        if index < 0 or self._rows[index][1] < commit.block_id:
-            raise LeaseLost(
-                f"block {commit.block_id} is not allocated to this client (any more); write it again"
-            )
-        if self._rows[index][2] != commit.generation:
-            raise InvalidRequest(f"block {commit.block_id} was allocated in another generation")
-
-
 def put_files(
     tx: Transaction, caller: Caller, request: PutFiles, *, now_ms: int, rules: WriteRules
 ) -> StatusList:
     """Make whole files appear; each on its own, so that one's failure is not another's."""
-    allocations = _Allocations(tx, request.holder)
+    allocations = Allocations(tx, request.holder)
     wanted = [commit.block_id for entry in request.files for commit in entry.blocks]
+    wanted += [c.block_id for entry in request.files if entry.dag for c in entry.dag.nodes]
     taken: set[int] = set()
     for start in range(0, len(wanted), IN_LIMIT):
         part = wanted[start : start + IN_LIMIT]
@@ -114,7 +91,7 @@ def put_files(
             results.append(StatusResult(status=placed))
         except DfsError as error:
             results.append(StatusResult(failure=failure_of(error)))
-    batch.write(tx)
+    batch.write(tx, now_ms)
     return StatusList(results=results)
 
 
@@ -128,14 +105,17 @@ class _Batch:
         self.blocks: list[tuple[int, int, int, int, int, bytes]] = []
         self.replicas: list[tuple[int, int, int, int]] = []
         self.events: list[NewEvent] = []
+        self.dags: list[tuple[int, int, dags.Plan]] = []  # (inode id, replication, proven DAG)
 
-    def write(self, tx: Transaction) -> None:
+    def write(self, tx: Transaction, now_ms: int) -> None:
         sql.insert_many(tx, self.nodes)
         tx.many(INSERT_FILE_BLOCK, self.file_blocks)
         tx.many(INSERT_BLOCK, self.blocks)
         tx.many(INSERT_REPLICA, self.replicas)
         for event in self.events:
             tx.emit(event)
+        for inode_id, replication, plan in self.dags:
+            dags.attach(tx, inode_id, dags.record(tx, plan, replication=replication, now_ms=now_ms))
 
 
 def _put_file(
@@ -143,7 +123,7 @@ def _put_file(
     caller: Caller,
     entry: PutFile,
     batch: _Batch,
-    allocations: _Allocations,
+    allocations: Allocations,
     taken: set[int],
     known: set[int],
     *,
@@ -172,6 +152,17 @@ def _put_file(
             raise InvalidRequest(f"block {commit.block_id} names a DataNode that never registered")
         blockmap.check_commit(commit, replication, rules.min_replicas)
         length += commit.length
+    plan: dags.Plan | None = None
+    if entry.dag is not None:
+        plan = dags.plan([dags.Written(c.length, c.digest) for c in entry.blocks], entry.dag)
+        for commit in entry.dag.nodes:
+            allocations.require(commit)
+            if commit.block_id in taken or commit.block_id in own:
+                raise InvalidRequest(f"block {commit.block_id} belongs to a file already")
+            own.add(commit.block_id)
+            if not known.issuperset(commit.nodes):
+                raise InvalidRequest(f"block {commit.block_id} names an unknown DataNode")
+            blockmap.check_commit(commit, replication, rules.min_replicas)
     if found.missing <= 1 and (found.parent.inode_id, found.parts[-1]) in batch.names:
         raise PathExists(f"{shown(found.path)} is named twice in this request")
     space = length * replication
@@ -211,6 +202,8 @@ def _put_file(
         )
         for node_id in sorted(set(commit.nodes)):
             batch.replicas.append((commit.block_id, node_id, GOOD, commit.generation))
+    if plan is not None:
+        batch.dags.append((node.inode_id, replication, plan))
     batch.events.append(NewEvent(now_ms, "put", found.path, caller.user, INodeId(node.inode_id)))
     return status(node, found.path)
 
@@ -266,6 +259,7 @@ def copy(
         " SELECT CAST(? AS BIGINT), ordinal, block_id FROM file_blocks WHERE inode_id = ?",
         (made.inode_id, node.inode_id),
     )
+    dags.share(tx, node.inode_id, made.inode_id)
     tx.emit(NewEvent(now_ms, "copy", source.path, caller.user, INodeId(made.inode_id), found.path))
     return status(made, found.path)
 
@@ -299,6 +293,7 @@ def concat(
         ),
     )
 
+    dags.forget(tx, [node.inode_id, *(source.inode_id for _, source in sources)])
     ordinal = blockmap.last_ordinal(tx, node.inode_id) + 1
     for found, source in sources:
         blocks = tx.all(

@@ -1,0 +1,71 @@
+"""Giving a path to blocks that are there already."""
+
+from __future__ import annotations
+
+from ...common.content import LinkFile
+from ...common.errors import InvalidRequest, IsADirectory
+from ...common.model import FileStatus, INodeId
+from .. import contents, quotas
+from ..blockmap import INSERT_FILE_BLOCK
+from ..leases import WriteRules
+from ..permissions import Caller
+from ..store import sql
+from ..store.base import NewEvent, Transaction
+from .files import new_file, replace_file, require_replaceable, rounded_block_size
+from .tree import make_parents, require_creation
+from .walk import status, walk
+
+
+def link_file(
+    tx: Transaction, caller: Caller, request: LinkFile, *, now_ms: int, rules: WriteRules
+) -> FileStatus:
+    """A new file on blocks that others have too. BlockNotFound if one is not held (any more): then its bytes must be stored.
+
+    Blocks of any length are taken, as after a concat.
+    """
+    found = walk(tx, caller, request.path)
+    if not found.parts:
+        raise IsADirectory("/ is a directory")
+    if any(block.nodes for block in request.blocks):
+        raise InvalidRequest("a link is made of blocks that are there already")
+    contents.require_existing(tx, request.blocks)
+    replication = request.replication or rules.replication
+    block_size = max(
+        rounded_block_size(request.block_size, rules),
+        rounded_block_size(max((b.length for b in request.blocks), default=1) or 1, rules),
+    )
+    length = sum(block.length for block in request.blocks)
+    space = length * replication
+    if found.node is not None:
+        require_replaceable(
+            tx, caller, found, overwrite=request.overwrite, now_ms=now_ms, rules=rules
+        )
+        freed = found.node.length * found.node.replication
+        quotas.check(tx, found.chain, 0, space - freed)
+        replace_file(tx, found, now_ms)
+        chain, names = found.chain, 1
+    else:
+        require_creation(tx, caller, found, parents=request.create_parents, space_bytes=space)
+        chain = make_parents(tx, caller, found, 0o755, now_ms, found.missing - 1)
+        names = found.missing
+    quotas.charge(tx, found.chain, names, space)
+    node = new_file(
+        tx.new_ids("inode"),
+        caller,
+        chain[-1],
+        found.parts[-1],
+        mode=request.mode,
+        flags=0,
+        replication=replication,
+        block_size=block_size,
+        mtime_ms=now_ms if request.mtime_ms is None else request.mtime_ms,
+        length=length,
+    )
+    sql.insert(tx, node)
+    tx.many(
+        INSERT_FILE_BLOCK,
+        [(node.inode_id, number, block.block_id) for number, block in enumerate(request.blocks)],
+    )
+    contents.share_blocks(tx, request.blocks, replication)
+    tx.emit(NewEvent(now_ms, "put", found.path, caller.user, INodeId(node.inode_id)))
+    return status(node, found.path)
