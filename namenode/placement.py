@@ -42,10 +42,11 @@ class Candidate:
 class Pool:
     """Nodes that may get new replicas, prepared once for many choices."""
 
-    def __init__(self, candidates: Sequence[Candidate]) -> None:
+    def __init__(self, candidates: Sequence[Candidate], racks: Collection[str] = ()) -> None:
+        """*racks* are there, too, even if no candidate is in them: the policy counts them."""
         serving = [c for c in candidates if c.standing is Standing.SERVING]
         self.nodes = sorted(serving, key=lambda c: c.node_id)
-        self.by_rack: dict[str, list[Candidate]] = {}
+        self.by_rack: dict[str, list[Candidate]] = {rack: [] for rack in racks}
         for candidate in self.nodes:
             self.by_rack.setdefault(candidate.rack, []).append(candidate)
         self.by_host: dict[str, list[Candidate]] = {}

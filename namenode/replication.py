@@ -16,6 +16,7 @@ from .placement import Candidate, Pool, Standing, choose_excess, choose_targets,
 
 COPY_TIMEOUT_S = 120.0
 RETRY_S = 3.0  # a block whose copy came to nothing is looked at again after this
+REFILL = 16  # nodes that got enough to do before those that may get copies are looked through again
 LEVELS = 4  # blocks wait by the number of their good copies: none (salvage), one, two, more
 
 
@@ -139,6 +140,8 @@ class ReplicationMonitor:
         self._due: dict[tuple[int, NodeId], float] = {}
         self._put_off: list[tuple[float, int]] = []
         self._busy: dict[NodeId, int] = {}
+        self._open = Pool(())
+        self._filled = 0  # nodes that got enough to do since then
         self._moves: dict[int, NodeId] = {}  # block -> the node that a balancer's move relieves
         self._budget_bytes = float(self.limits.bytes_per_s)
         self._budget_s: float | None = None
@@ -229,6 +232,7 @@ class ReplicationMonitor:
         heapq.heappush(self._deadlines, (due_s, block_id, target))
         for node in (source, target):
             self._busy[node] = self._busy.get(node, 0) + 1
+            self._filled += not self._free(node)
 
     def _expire(self, now_s: float) -> None:
         while self._deadlines and self._deadlines[0][0] <= now_s:
@@ -255,6 +259,12 @@ class ReplicationMonitor:
             not limits.bytes_per_s or self._budget_bytes > 0
         )
 
+    def _open_pool(self, view: View) -> None:
+        """Prepare the nodes that may get copies now, so that no choice looks through those that have enough to do."""
+        nodes = [candidate for candidate in view.pool.nodes if self._free(candidate.node_id)]
+        self._open = Pool(nodes, view.pool.by_rack)
+        self._filled = 0
+
     def _free(self, node_id: NodeId) -> bool:
         return self._busy.get(node_id, 0) < self.limits.per_node
 
@@ -271,6 +281,7 @@ class ReplicationMonitor:
         actions: list[Action] = []
         needs = [(state, need_of(state, view, self.limits.maintenance_copies)) for state in states]
         needs.sort(key=lambda entry: (len(entry[1].readable), entry[0].block.block_id))
+        self._open_pool(view)
         for state, need in needs:
             actions += self._decide_one(state, need, view, now_s)
         return actions
@@ -313,10 +324,15 @@ class ReplicationMonitor:
     ) -> Iterator[CopyTo]:
         """Begin as many of *missing* copies as the limits allow; the block waits again if they don't allow all."""
         block_id = state.block.block_id
+        if not self._open.nodes or not any(self._free(c.node_id) for c in sources):
+            self._wait(block_id, len(need.readable))
+            return
+        if self._filled > max(REFILL, len(self._open.nodes) // 8):
+            self._open_pool(view)
         coming = list(self._copying.get(block_id, {}))
         racks = {c.rack for c in need.serving}
 
-        put_off = False
+        put_off = len(self._open.nodes) < len(view.pool.nodes)
 
         def allowed(candidate: Candidate) -> bool:
             nonlocal put_off
@@ -327,7 +343,7 @@ class ReplicationMonitor:
             return free
 
         targets = choose_targets(
-            view.pool,
+            self._open,
             missing,
             self._rng,
             length=state.block.length,
