@@ -138,8 +138,10 @@ class BlockStore:
 
     # --- writing ---
 
-    def begin(self, block: BlockRef, owner: object, expected_bytes: int) -> WritingReplica:
-        """A new, empty replica, written by *owner*."""
+    def begin(
+        self, block: BlockRef, owner: object, expected_bytes: int, *, copy: bool = False
+    ) -> WritingReplica:
+        """A new, empty replica, written by *owner*; a *copy* is not reported before it is finalized."""
         if self.find(block.block_id) is not None:
             raise StaleGeneration(f"block {block.block_id} is finalized here already")
         with self._lock:
@@ -152,7 +154,7 @@ class BlockStore:
         volume = choose_volume(self.volumes, expected_bytes, self._rng)
         path = volume.writing_path(block.block_id, block.generation)
         replica = WritingReplica(volume, block.block_id, block.generation, path)
-        replica.owner = owner
+        replica.owner, replica.is_copy = owner, copy
         try:
             replica.open_new()
         except DfsError:
@@ -549,7 +551,7 @@ class BlockStore:
                 merged.update((replica.block_id, report_finalized(replica)) for replica in page)
             with self._lock:
                 for block_id, replica in self._writing.items():
-                    if after < block_id < FIRST_LOCAL_BLOCK:
+                    if after < block_id < FIRST_LOCAL_BLOCK and not replica.is_copy:
                         merged.setdefault(block_id, report_writing(replica))
             keys = [key for key in sorted(merged) if key <= end]
             if len(keys) > limit:

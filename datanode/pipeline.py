@@ -299,7 +299,7 @@ def copy_block(store: BlockStore, peers: Peers, block: Block, sources: list[Node
     for source in sources:
         if source.node_id == peers.node_id:
             continue
-        replica = store.begin(block.ref, owner, block.length)
+        replica = store.begin(block.ref, owner, block.length, copy=True)
         try:
             fetch_into(
                 peers, source, BlockBase(block=block.ref, length=block.length), replica, owner

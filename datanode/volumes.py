@@ -222,6 +222,9 @@ class Volume:
                     if size < replica.length:
                         log.error("%s is missing or cut short; its record is dropped", path)
                         lost.append(replica.block_id)
+                        if size >= 0:
+                            aside = self.path / "quarantine" / path.name
+                            disk.rename(path, aside, "quarantine.rename")
             after = page[-1].block_id
         if lost:
             self.index.remove(lost)

@@ -33,6 +33,9 @@ class WritingReplica:
         # Held while it is published, so that whoever wants to take it over meets it before or after.
         self.publishing = threading.Lock()
         self.owner: object = None
+        self.is_copy = (
+            False  # of a finalized block: not to be mistaken for a write that is left over
+        )
         self.abort: Callable[[], None] = lambda: None
         self.descriptor = -1
         self._hasher: ChunkHasher | None = None
@@ -82,9 +85,10 @@ class WritingReplica:
             raise InvalidRequest("the block grows beyond 128 MiB")
         if offset // CHUNK_BYTES != (offset + max(1, len(payload)) - 1) // CHUNK_BYTES:
             raise InvalidRequest("a packet may not cross a chunk's end")
-        assert self._hasher is not None
         with self.lock:
+            # Before all else: whoever took it over may have closed it.
             self._require_owner(owner)
+            assert self._hasher is not None
             try:
                 disk.writing(self.descriptor, offset)
                 done = 0

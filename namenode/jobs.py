@@ -132,6 +132,7 @@ class Jobs:
         for node_id in died:
             node = self._nodes.get(node_id)
             log.warning("DataNode %d (%s) is dead", node_id, node.address.data if node else "?")
+            self._monitor.forget(node_id)
         for node_id in back:
             log.info("DataNode %d has come back", node_id)
         if (died or back) and await self._repairs():

@@ -216,6 +216,19 @@ class ReplicationMonitor:
         self._moves.pop(block_id, None)
         heapq.heappush(self._put_off, (now_s + RETRY_S, block_id))
 
+    def forget(self, node_id: NodeId) -> None:
+        """*node_id* has died or begun a new life: what it was to copy from or to is looked at again."""
+        lost = [
+            (block_id, target)
+            for block_id, targets in self._copying.items()
+            for target, source in targets.items()
+            if node_id in (source, target)
+        ]
+        for block_id, target in lost:
+            self.received(block_id, target)
+            self._moves.pop(block_id, None)
+        self.consider([block_id for block_id, _ in lost])
+
     def move(self, block: Block, source: NodeId, target: NodeId, now_s: float) -> CopyTo:
         """Have *target* take the place of *source*, which gives its replica up once the copy has arrived."""
         self._moves[block.block_id] = source

@@ -107,6 +107,8 @@ class Reports:
         node_id = await self._store.run(lambda tx: _remember_node(tx, request, self._clock))
         address = msgspec.structs.replace(request.address, node_id=node_id)
         self._nodes.register(node_id, request.uuid, address, request.version, request.volumes)
+        # Copies it was told to make went with its former process.
+        self._monitor.forget(node_id)
         log.info("DataNode %d registered: %s", node_id, address.data)
         return Registered(
             node_id=node_id,

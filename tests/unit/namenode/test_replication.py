@@ -335,3 +335,28 @@ def test_a_lost_node_is_made_up_for_and_its_return_too(seed: int) -> None:
     alive.add(lost)
     settle(1_000.0)
     assert all(len(held) == 3 for held in holders.values())
+
+
+def test_copies_of_a_node_that_begins_anew_are_not_waited_for() -> None:
+    """Found by chaos runs: a target was killed and came back before it was dead, and its copies blocked repair until they timed out."""
+    core = monitor()
+    core.consider([1, 2])
+    core.take(9)
+    begun = copies(core.decide([state(1, 1, 2), state(2, 1, 2)], live(1, 2, 3), 0.0))
+    assert begun == [(1, 3), (2, 3)]
+    core.forget(NodeId(3))
+    assert core.copying == 0
+    assert core.busy(NodeId(3)) == core.busy(NodeId(1)) == core.busy(NodeId(2)) == 0
+    assert sorted(core.take(9)) == [1, 2]
+    again = copies(core.decide([state(1, 1, 2), state(2, 1, 2)], live(1, 2, 3), 1.0))
+    assert sorted(again) == [(1, 3), (2, 3)]
+
+
+def test_copies_between_others_go_on_when_a_node_begins_anew() -> None:
+    core = monitor()
+    core.consider([1])
+    core.take(9)
+    core.decide([state(1, 1, 2)], live(1, 2, 3, 4), 0.0)
+    before = core.copying
+    core.forget(NodeId(9))
+    assert core.copying == before == 1

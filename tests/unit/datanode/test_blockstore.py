@@ -1,0 +1,73 @@
+"""What chaos runs found in the block store."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from twinfs.common.checksum import digest_of
+from twinfs.common.errors import StaleGeneration
+from twinfs.common.model import BlockId, BlockRef, GenerationStamp
+from twinfs.datanode.blockstore import BlockStore
+from twinfs.datanode.volumes import Volume
+
+BLOCK = BlockRef(block_id=BlockId(7), generation=GenerationStamp(3))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[BlockStore]:
+    volume = Volume(tmp_path, reserved_bytes=0)
+    store = BlockStore([volume], small_block_bytes=0, rng=random.Random(1))
+    yield store
+    store.close()
+
+
+def test_a_writer_whose_replica_was_deleted_is_told_so(store: BlockStore) -> None:
+    """It met an assertion about the hasher, which the deletion had taken away, before it was asked who it was."""
+    owner = object()
+    replica = store.begin(BLOCK, owner, 100)
+    store.remove([BLOCK])
+    with pytest.raises(StaleGeneration):
+        replica.append(owner, 0, memoryview(b"x"), digest_of(b"x"))
+
+
+def reported(store: BlockStore) -> list[int]:
+    return [replica.block_id for _, page, _ in store.pages(10) for replica in page]
+
+
+def test_a_copy_under_way_is_not_reported(store: BlockStore) -> None:
+    """The NameNode took it for the rest of a broken write, and had it deleted while it was being made."""
+    owner = object()
+    replica = store.begin(BLOCK, owner, 100, copy=True)
+    replica.append(owner, 0, memoryview(b"x"), digest_of(b"x"))
+    assert reported(store) == []
+    store.finalize(replica, owner, durable=True)
+    assert reported(store) == [7]
+
+
+def test_a_write_under_way_is_reported(store: BlockStore) -> None:
+    store.begin(BLOCK, object(), 100)
+    assert reported(store) == [7]
+
+
+def test_a_replica_found_cut_short_at_the_start_is_put_aside(tmp_path: Path) -> None:
+    """Its record was dropped, but its file stayed where replicas are, for nobody to see and nobody to delete."""
+    volume = Volume(tmp_path, reserved_bytes=0)
+    store = BlockStore([volume], small_block_bytes=0, rng=random.Random(1))
+    owner = object()
+    replica = store.begin(BLOCK, owner, 100)
+    replica.append(owner, 0, memoryview(b"whole"), digest_of(b"whole"))
+    store.finalize(replica, owner, durable=True)
+    store.close()
+    file = volume.final_path(7, 3)
+    file.write_bytes(b"who")
+    volume = Volume(tmp_path, reserved_bytes=0)
+    try:
+        assert volume.index.get(7) is None
+        assert not file.exists()
+        assert (tmp_path / "quarantine" / file.name).read_bytes() == b"who"
+    finally:
+        volume.close()
