@@ -9,13 +9,16 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from ...common.errors import DfsError, InvalidRequest, TimedOut
+from ...common.faults import Plan, write_plan
 from ...common.messages import GetReport
+from ...common.proxy import parse_proxy
 from ...common.runtime import SystemClock
 from ..http_namenode import HttpNameNode
 from .support import print_json, table
@@ -65,16 +68,22 @@ class LocalCluster:
         temporary.write_text(json.dumps(state, indent=2), encoding="utf-8")
         temporary.replace(self._state_file)
 
-    def spawn(self, name: str, arguments: list[str]) -> dict[str, Any]:
-        """Start a server detached from this terminal; its entry of the state file, once it answers."""
+    def spawn(
+        self, name: str, arguments: list[str], *, module: str = "", prefix: Sequence[str] = ()
+    ) -> dict[str, Any]:
+        """Start a server detached from this terminal; its entry of the state file, once it answers.
+
+        *module* runs instead of the role's own; *prefix* is a command that executes the rest in its own process.
+        """
         logs = self.folder / "logs"
         logs.mkdir(parents=True, exist_ok=True)
         ready = self.folder / f"{name}.ready"
         ready.unlink(missing_ok=True)
-        module = "twinfs.namenode" if name == "namenode" else "twinfs.datanode"
+        module = module or ("twinfs.namenode" if name == "namenode" else "twinfs.datanode")
+        command = [*prefix, sys.executable, "-m", module, *arguments]
         with (logs / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", module, *arguments, "--ready-file", str(ready)],
+                [*command, "--ready-file", str(ready)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -92,10 +101,11 @@ class LocalCluster:
                 raise TimedOut(f"{name} did not answer within {START_LIMIT_S:.0f} s")
             pause.wait(POLL_S)
         facts: dict[str, Any] = json.loads(ready.read_text(encoding="utf-8"))
-        return {"name": name, "started": _started(process.pid), **facts}
+        process.returncode = 0  # it outlives this program: nobody waits for it
+        return {"name": name, "started": started(process.pid), "command": command, **facts}
 
 
-def _started(pid: int) -> str:
+def started(pid: int) -> str:
     """When a process began, as the kernel counts; "" if there is none (any more)."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
@@ -106,7 +116,7 @@ def _started(pid: int) -> str:
 
 
 def is_alive(entry: dict[str, Any]) -> bool:
-    return bool(entry["started"]) and _started(entry["pid"]) == entry["started"]
+    return bool(entry["started"]) and started(entry["pid"]) == entry["started"]
 
 
 @cluster_command.command("start")
@@ -121,7 +131,20 @@ def is_alive(entry: dict[str, Any]) -> bool:
     default=9870,
     help="Of the NameNode; 0 takes a free one.",
 )
-def start_command(folder: Path | None, datanodes: int, replication: int | None, port: int) -> None:
+@click.option(
+    "--faults",
+    is_flag=True,
+    help="For trying it out: let the commands in scripts/faults break it.",
+)
+@click.option("--proxy", default="", help="http://HOST:PORT of a proxy between the processes.")
+def start_command(
+    folder: Path | None,
+    datanodes: int,
+    replication: int | None,
+    port: int,
+    faults: bool,
+    proxy: str,
+) -> None:
     """Start a NameNode and DataNodes (again, if there was a cluster in the directory)."""
     cluster = LocalCluster(folder)
     running = [entry for entry in cluster.state().get("processes", []) if is_alive(entry)]
@@ -140,6 +163,7 @@ def start_command(folder: Path | None, datanodes: int, replication: int | None, 
                 [
                     *("--dir", str(cluster.folder / "namenode"), "--port", str(port)),
                     *("--replication", str(copies), "--safe-mode-nodes", str(datanodes)),
+                    *(_breakable(cluster.folder, "namenode") if faults else ()),
                 ],
             )
         )
@@ -148,6 +172,8 @@ def start_command(folder: Path | None, datanodes: int, replication: int | None, 
         for number in range(1, datanodes + 1):
             name = f"datanode{number}"
             arguments = ["--namenode", url, "--dir", str(cluster.folder / name)]
+            arguments += _breakable(cluster.folder, name) if faults else []
+            arguments += ["--proxy", named_proxy(proxy, name)] if proxy else []
             processes.append(cluster.spawn(name, [*arguments, "--port", "0", "--data-port", "0"]))
             cluster.save(state)
         _wait_for_nodes(url, datanodes)
@@ -159,6 +185,22 @@ def start_command(folder: Path | None, datanodes: int, replication: int | None, 
         click.echo(f"Use it with:  export TWINFS_NAMENODE={url}")
     at = f" --dir {folder}" if folder else ""
     click.echo(f"Stop it with: dfs cluster stop{at}")
+
+
+def _breakable(folder: Path, name: str) -> list[str]:
+    """Options that give a server a plan of faults, empty for now."""
+    plan = folder / "faults" / f"{name}.json"
+    plan.parent.mkdir(exist_ok=True)
+    write_plan(plan, Plan(track=True))
+    return ["--faults", str(plan)]
+
+
+def named_proxy(url: str, name: str) -> str:
+    """The proxy's URL for the process *name*."""
+    proxy = parse_proxy(url)
+    if proxy is None:
+        return ""
+    return f"http://{name}@{proxy.host}:{proxy.port}"
 
 
 def _wait_for_nodes(url: str, count: int) -> None:

@@ -1,0 +1,220 @@
+"""`corrupt.py NAME`: flip a bit of a replica, cut one short, or damage a volume's index; `--undo` puts it back."""
+
+from __future__ import annotations
+
+import json
+import random
+import sqlite3
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from scripts.faults.targets import CantBreak, Target, at, chosen, dir_option, pid_option, run
+
+NAME_PARTS = 3
+
+
+@dataclass(frozen=True)
+class Place:
+    """Bytes of a replica: in a file of its own, or in its volume's index."""
+
+    volume: Path
+    block_id: int
+    file: Path | None
+    length: int
+
+
+def places(target: Target) -> list[Place]:
+    """All finalized replicas of a DataNode, whether it runs or not."""
+    found: list[Place] = []
+    for volume in target.volumes:
+        index = volume / "index.db"
+        if not index.exists():
+            continue
+        connection = sqlite3.connect(f"file:{index}?mode=ro", uri=True)
+        try:
+            rows = connection.execute(
+                "SELECT block_id, generation, length, inline FROM replicas ORDER BY block_id"
+            ).fetchall()
+        finally:
+            connection.close()
+        for block_id, generation, length, inline in rows:
+            file = volume / "blocks" / f"{block_id & 0xFF:02x}" / f"blk_{block_id}_{generation}"
+            found.append(Place(volume, block_id, None if inline else file, length))
+    return found
+
+
+def flip(target: Target, place: Place, bit: int) -> dict[str, object]:
+    """Flip one bit of a replica's bytes; what undoes it."""
+    if not 0 <= bit < place.length * 8:
+        raise CantBreak(f"block {place.block_id} has the bits 0 to {place.length * 8 - 1}")
+    if place.file is None:
+        _edit_inline(place, lambda data: _flipped(data, bit))
+    else:
+        with place.file.open("r+b") as file:
+            file.seek(bit // 8)
+            (byte,) = file.read(1)
+            file.seek(bit // 8)
+            file.write(bytes([byte ^ 1 << bit % 8]))
+    return {"do": "flip", "volume": str(place.volume), "block": place.block_id, "bit": bit}
+
+
+def _flipped(data: bytes, bit: int) -> bytes:
+    changed = bytearray(data)
+    changed[bit // 8] ^= 1 << bit % 8
+    return bytes(changed)
+
+
+def _edit_inline(place: Place, edit) -> None:  # type: ignore[no-untyped-def]
+    connection = sqlite3.connect(place.volume / "index.db", timeout=30.0)
+    try:
+        with connection:
+            (data,) = connection.execute(
+                "SELECT data FROM small WHERE block_id = ?", (place.block_id,)
+            ).fetchone()
+            connection.execute(
+                "UPDATE small SET data = ? WHERE block_id = ?", (edit(data), place.block_id)
+            )
+    finally:
+        connection.close()
+
+
+def truncate(target: Target, place: Place, length: int) -> dict[str, object]:
+    """Cut a replica short; what undoes it."""
+    if not 0 <= length < place.length:
+        raise CantBreak(
+            f"block {place.block_id} has {place.length} bytes; it can't be cut to {length}"
+        )
+    if place.file is None:
+        kept: list[bytes] = []
+
+        def cut(data: bytes) -> bytes:
+            kept.append(data[length:])
+            return data[:length]
+
+        _edit_inline(place, cut)
+        tail = kept[0]
+    else:
+        with place.file.open("r+b") as file:
+            file.seek(length)
+            tail = file.read()
+            file.truncate(length)
+    return {
+        "do": "append",
+        "volume": str(place.volume),
+        "block": place.block_id,
+        "tail": tail.hex(),
+    }
+
+
+def damage_index(
+    target: Target, volume: Path, rng: random.Random, bits: int = 64
+) -> dict[str, object]:
+    """Flip bits of a volume's index file. Its process has to be dead: a running one has pages in memory."""
+    if target.alive:
+        raise CantBreak(f"{target.name} is running; kill it first (kill.py {target.name})")
+    file = volume / "index.db"
+    size = file.stat().st_size
+    places = sorted(rng.randrange(size * 8) for _ in range(bits))
+    with file.open("r+b") as opened:
+        for bit in places:
+            opened.seek(bit // 8)
+            (byte,) = opened.read(1)
+            opened.seek(bit // 8)
+            opened.write(bytes([byte ^ 1 << bit % 8]))
+    return {"do": "flip-index", "volume": str(volume), "bits": places}
+
+
+def undo(target: Target, what: dict[str, object]) -> None:
+    volume = Path(str(what["volume"]))
+    if what["do"] == "flip-index":
+        bits = what["bits"]
+        assert isinstance(bits, list)
+        with (volume / "index.db").open("r+b") as opened:
+            for bit in bits:
+                opened.seek(bit // 8)
+                (byte,) = opened.read(1)
+                opened.seek(bit // 8)
+                opened.write(bytes([byte ^ 1 << bit % 8]))
+        return
+    fitting = [p for p in places(target) if p.volume == volume and p.block_id == what["block"]]
+    if not fitting:
+        raise CantBreak(f"block {what['block']} is no longer there: it was healed, or deleted")
+    (place,) = fitting
+    if what["do"] == "flip":
+        flip(target, place, int(str(what["bit"])))
+    else:
+        tail = bytes.fromhex(str(what["tail"]))
+        if place.file is None:
+            _edit_inline(place, lambda data: data + tail)
+        else:
+            with place.file.open("ab") as file:
+                file.write(tail)
+
+
+def pick(target: Target, block: int | None, rng: random.Random) -> Place:
+    """The replica of *block*, or one by chance."""
+    found = [p for p in places(target) if p.length and (block is None or p.block_id == block)]
+    if not found:
+        what = "no replica" if block is None else f"no replica of block {block}"
+        raise CantBreak(f"{target.name} has {what} with bytes to damage")
+    return rng.choice(found)
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option("--block", type=int, default=None, help="Id of the block; any if not given.")
+@click.option("--bit", type=int, default=None, help="Number of the bit to flip; any if not given.")
+@click.option("--truncate", "cut", type=int, default=None, help="Cut it to so many bytes instead.")
+@click.option("--index", is_flag=True, help="Damage the index of a volume instead.")
+@click.option("--volume", type=int, default=1, help="With --index: its number, from 1.")
+@click.option("--seed", default=0, help="Of what is left to chance.")
+@click.option("--undo", "undoing", default=None, help="Put back what was damaged (as printed).")
+@dir_option
+@pid_option
+def main(
+    name: str | None,
+    block: int | None,
+    bit: int | None,
+    cut: int | None,
+    index: bool,
+    volume: int,
+    seed: int,
+    undoing: str | None,
+    folder: Path | None,
+    pid: int | None,
+) -> None:
+    """Damage bytes that the DataNode NAME keeps."""
+    target = chosen(folder, pid, name)
+    rng = random.Random(seed)
+    if undoing is not None:
+        undo(target, json.loads(undoing))
+        print("What was damaged is as it was.")
+        return
+    if index:
+        volumes = target.volumes
+        if not 1 <= volume <= len(volumes):
+            raise CantBreak(f"{target.name} has the volumes 1 to {len(volumes)}, not {volume}")
+        done = damage_index(target, volumes[volume - 1], rng)
+        print(f"64 bits of {volumes[volume - 1]}/index.db are flipped.")
+    else:
+        place = pick(target, block, rng)
+        where = "in the index" if place.file is None else str(place.file)
+        if cut is not None:
+            done = truncate(target, place, cut)
+            print(f"The replica of block {place.block_id} ({where}) is cut to {cut} bytes.")
+        else:
+            number = rng.randrange(place.length * 8) if bit is None else bit
+            done = flip(target, place, number)
+            print(f"Bit {number} of the replica of block {place.block_id} ({where}) is flipped.")
+    words = f" {name}" if name else ""
+    print(
+        f"Undo: python scripts/faults/corrupt.py{words}{at(folder, pid)} --undo '{json.dumps(done)}'"
+    )
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,142 @@
+"""`crash.py points`, `crash.py at NAME POINT`, `crash.py now NAME`: end a process at a chosen moment of its work.
+
+Every fsync, rename, link and commit is a point. With --power-loss the process first takes away what it had not made
+durable, as if the machine had lost power.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import sys
+from pathlib import Path
+
+import click
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from scripts.faults.targets import (
+    CantBreak,
+    Target,
+    at,
+    chosen,
+    dir_option,
+    pid_option,
+    run,
+    wait_until,
+)
+from twinfs.common.disk import POINTS
+from twinfs.common.faults import NOW, Rule
+
+CRASH_LIMIT_S = 30.0
+
+
+def arm(
+    target: Target,
+    point: str,
+    *,
+    after: bool = False,
+    skip: int = 0,
+    power_loss: bool = False,
+) -> None:
+    """Have it crash when it comes to *point* for the (skip + 1)th time."""
+    if not fnmatch.filter(POINTS, point):
+        raise CantBreak(f"there is no point {point!r}; `crash.py points` lists them")
+    if power_loss:
+        _require_tracking(target)
+    target.add_rule(
+        Rule(
+            id=f"crash {point}",
+            point=point,
+            do="power-loss" if power_loss else "crash",
+            when="after" if after else "before",
+            skip=skip,
+        )
+    )
+
+
+def disarm(target: Target) -> int:
+    """Take back all crashes that have not happened (or that would happen again after a restart)."""
+    return target.drop_rules(lambda rule: rule.do in ("crash", "power-loss"))
+
+
+def power_loss(target: Target) -> None:
+    """Lose power now: the process is gone when this returns, and what it had not made durable, too."""
+    _require_tracking(target)
+    rule = Rule(id="power-loss now", point=NOW, do="power-loss")
+    target.add_rule(rule, wait=False)
+    wait_until(lambda: not target.alive, f"{target.name} crashed", CRASH_LIMIT_S)
+    disarm(target)
+
+
+def _require_tracking(target: Target) -> None:
+    from twinfs.common.faults import read_plan
+
+    if not read_plan(target.plan_file).track:
+        raise CantBreak(
+            f'{target.name} does not keep track of what is durable: it has to be started with "track": '
+            "true in its fault plan, as `dfs cluster start --faults` does"
+        )
+
+
+@click.group()
+def main() -> None:
+    """Crash a process at a point of its work."""
+
+
+@main.command()
+def points() -> None:
+    """List the points."""
+    width = max(map(len, POINTS))
+    for name, what in POINTS.items():
+        print(f"{name:{width}}  {what}")
+
+
+@main.command("at")
+@click.argument("name")
+@click.argument("point")
+@click.option("--after", is_flag=True, help="Right after it, not before.")
+@click.option("--skip", type=click.IntRange(0), default=0, help="Let it pass so often before.")
+@click.option("--power-loss", "loses", is_flag=True, help="Lose what is not durable.")
+@dir_option
+@pid_option
+def at_command(
+    name: str,
+    point: str,
+    after: bool,
+    skip: int,
+    loses: bool,
+    folder: Path | None,
+    pid: int | None,
+) -> None:
+    """Crash NAME (or --pid PID, NAME then being -) when it comes to POINT (a name or a pattern)."""
+    target = chosen(folder, pid, None if pid is not None else name)
+    arm(target, point, after=after, skip=skip, power_loss=loses)
+    how = "loses power" if loses else "crashes"
+    print(f"{target.name} {how} {'after' if after else 'before'} {point}, visit {skip + 1}.")
+    print(f"Undo: python scripts/faults/crash.py disarm {name}{at(folder, pid)}")
+    print(f"and, once it has happened: python scripts/faults/restart.py {name}{at(folder, pid)}")
+
+
+@main.command("now")
+@click.argument("name")
+@dir_option
+@pid_option
+def now_command(name: str, folder: Path | None, pid: int | None) -> None:
+    """NAME loses power at once. (Without loss of data: kill.py.)"""
+    target = chosen(folder, pid, None if pid is not None else name)
+    power_loss(target)
+    print(f"{target.name} has lost power. What it lost is the last line of {target.plan_file}.log")
+    print(f"Undo: python scripts/faults/restart.py {name}{at(folder, pid)}")
+
+
+@main.command("disarm")
+@click.argument("name")
+@dir_option
+@pid_option
+def disarm_command(name: str, folder: Path | None, pid: int | None) -> None:
+    """Take back the crashes of NAME that have not happened."""
+    target = chosen(folder, pid, None if pid is not None else name)
+    print(f"{disarm(target)} crashes taken back from {target.name}.")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,114 @@
+"""`volume.py delete NAME`, `volume.py fill NAME`: take a DataNode's volume away, or its free space."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from scripts.faults import slow_disk
+from scripts.faults.targets import CantBreak, Target, at, chosen, dir_option, pid_option, run
+
+BALLAST = "ballast"
+PIECE_BYTES = 1 << 20
+
+
+def volume_of(target: Target, number: int) -> Path:
+    volumes = target.volumes
+    if not 1 <= number <= len(volumes):
+        raise CantBreak(f"{target.name} has the volumes 1 to {len(volumes)}, not {number}")
+    return volumes[number - 1]
+
+
+def aside(volume: Path) -> Path:
+    return volume.with_name(f"{volume.name}.deleted")
+
+
+def delete(target: Target, number: int = 1) -> Path:
+    """Take the volume's directory away under a running process; where it is kept."""
+    volume = volume_of(target, number)
+    if aside(volume).exists():
+        raise CantBreak(f"{aside(volume)} is there from before; remove it")
+    volume.rename(aside(volume))
+    return aside(volume)
+
+
+def restore(target: Target, number: int = 1) -> None:
+    """Put a deleted volume back."""
+    volume = volume_of(target, number)
+    if not aside(volume).exists():
+        raise CantBreak(f"there is no {aside(volume)}")
+    if volume.exists():
+        raise CantBreak(f"{volume} is there again; move it away first")
+    aside(volume).rename(volume)
+
+
+def fill(target: Target, number: int = 1, *, leave_bytes: int = 0) -> str:
+    """Use up the space of a volume that is a file system of its own; else have its writes fail as on a full disk."""
+    volume = volume_of(target, number)
+    if volume.stat().st_dev == volume.parent.stat().st_dev:
+        slow_disk.fail(target, what=("writes",), volume=number, errno="ENOSPC")
+        return "writes to it fail with ENOSPC (it is no file system of its own, so the disk was spared)"
+    written = 0
+    with (volume / BALLAST).open("wb", buffering=0) as file:
+        while True:
+            facts = os.statvfs(volume)
+            left = facts.f_bavail * facts.f_frsize - leave_bytes
+            if left <= 0:
+                break
+            try:
+                written += file.write(bytes(min(PIECE_BYTES, left)))
+            except OSError:
+                break
+    return f"{written} bytes of ballast lie on it"
+
+
+def empty(target: Target, number: int = 1) -> None:
+    """Undo `fill`."""
+    (volume_of(target, number) / BALLAST).unlink(missing_ok=True)
+    if target.setting("faults"):
+        slow_disk.heal(target)
+
+
+@click.command()
+@click.argument("what", type=click.Choice(["delete", "restore", "fill", "empty"]))
+@click.argument("name", required=False)
+@click.option("--volume", "number", type=int, default=1, help="Number of the volume, from 1.")
+@click.option("--leave-bytes", type=click.IntRange(0), default=0, help="fill: leave so many free.")
+@dir_option
+@pid_option
+def main(
+    what: str,
+    name: str | None,
+    number: int,
+    leave_bytes: int,
+    folder: Path | None,
+    pid: int | None,
+) -> None:
+    """Delete a volume of the DataNode NAME, or fill it; restore and empty undo that."""
+    target = chosen(folder, pid, name)
+    words = " ".join(word for word in (name or "", f"--volume {number}") if word)
+    if what == "delete":
+        print(f"Volume {number} of {target.name} is gone; it is kept as {delete(target, number)}.")
+        undo = "restore"
+    elif what == "fill":
+        print(
+            f"Volume {number} of {target.name} is full: {fill(target, number, leave_bytes=leave_bytes)}."
+        )
+        undo = "empty"
+    else:
+        (restore if what == "restore" else empty)(target, number)
+        print(
+            f"Volume {number} of {target.name} is {'back' if what == 'restore' else 'empty again'}."
+        )
+        if what == "restore":
+            print("A process that has given the volume up takes it again when it is restarted.")
+        return
+    print(f"Undo: python scripts/faults/volume.py {undo} {words}{at(folder, pid)}")
+
+
+if __name__ == "__main__":
+    run(main)

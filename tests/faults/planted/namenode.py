@@ -1,0 +1,12 @@
+"""`twinfs.namenode` with the bug that PLANTED_BUG names."""
+
+from __future__ import annotations
+
+from . import plant
+
+plant()
+
+from twinfs.namenode.__main__ import main  # noqa: E402
+
+if __name__ == "__main__":
+    main()
