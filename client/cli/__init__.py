@@ -50,6 +50,10 @@ COMMANDS = {
     "namenode": "admin",
     "datanode": "admin",
     "cluster": "cluster",
+    "peers": "peers",
+    "providers": "peers",
+    "name": "peers",
+    "peer": "peers",
 }
 
 
