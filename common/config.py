@@ -68,7 +68,23 @@ class NameNodeConfig:
     request_memory_s: float = (
         600.0  # how long answers are kept for resent requests; HDFS's retry cache: 600 s
     )
-    event_retention: int = 10_000_000  # entries of the change stream kept at least
+    event_retention: int = (
+        10_000_000  # entries of the change stream that are kept; 0: no such limit
+    )
+    event_retention_days: float = 0.0  # older ones are dropped; 0: no such limit
+    event_retention_mib: int = 0  # about so much of it is kept, MiB; 0: no such limit
+    prune_interval_s: float = 30.0  # how often what is no longer kept is dropped
+    checkpoint_interval_s: float = (
+        3600.0  # how often the change stream is signed; 0: only when asked
+    )
+    event_sinks: tuple[
+        str, ...
+    ] = ()  # nats://HOST:PORT/STREAM or kafka://HOST:PORT/TOPIC to publish to
+    webhook_attempts: int = (
+        12  # after so many, over about seven minutes, an event goes to the dead letters
+    )
+    webhook_backoff_s: float = 0.5  # the pause after the first failure; it doubles up to a minute
+    audit_key: str = ""  # PEM file with the Ed25519 key for that; "" = audit.key in *dir*
     readers: int = 2  # threads for reading transactions
     cache_mib: int = 64  # SQLite's page cache in all, MiB
     safe_mode_nodes: int = 1  # DataNodes that must have registered before writes are allowed
@@ -179,8 +195,6 @@ class ClientConfig:
     """Every `dfs` command and `FileSystem`."""
 
     namenode: str = "http://127.0.0.1:9870"
-    peer: str = "http://127.0.0.1:9864"  # for commands that ask a peer
-    peer_token: str = ""  # that peer's own, where it is on another machine
     user: str = ""  # "" = the account that runs the program
     replication: int = 0  # 0 = the cluster's default
     block_bytes: int = 0  # 0 = the cluster's default

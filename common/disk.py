@@ -51,6 +51,9 @@ POINTS: Final[dict[str, str]] = {
     "restore.sync": "a restored namespace is made durable",
     "restore.rename": "a restored namespace gets its name",
     "restore.folder": "the name of a restored namespace is made durable",
+    "audit.sync": "the new key that signs the change stream is made durable",
+    "audit.rename": "that key gets its name",
+    "audit.folder": "and its directory is fsynced",
     # Content that a peer fetches for itself
     "fetch.sync": "the leaves of a DAG that were fetched are fsynced",
     "fetch.rename": "the file of them becomes a replica's",

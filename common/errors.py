@@ -14,7 +14,7 @@
     │   ├── XattrNotFound, XattrExists
     │   └── PinNotFound, PinExists
     ├── RequestError              the request itself is wrong; resending it can't help
-    │   ├── InvalidRequest, UnknownOperation, RequestTooLarge, VersionMismatch, Unsupported
+    │   ├── InvalidRequest, UnknownOperation, RequestTooLarge, VersionMismatch, Unsupported, EventsGone
     │   └── InvalidCid, InvalidContent, DagTooLarge
     ├── BlockError                bytes
     │   ├── BlockNotFound         no such replica here  └── ContentNotFound  nobody has the CID's block
@@ -184,6 +184,10 @@ class DagTooLarge(RequestError):
     code = "dag-too-large"
 
 
+class EventsGone(RequestError):
+    code = "events-gone"
+
+
 class BlockError(DfsError):
     code = "block-error"
 
@@ -305,6 +309,7 @@ HTTP_STATUS: dict[type[DfsError], int] = {
     RequestTooLarge: 413,
     DagTooLarge: 413,
     Unsupported: 501,
+    EventsGone: 410,
     BlockError: 500,
     BlockNotFound: 404,
     StaleGeneration: 409,
@@ -341,6 +346,7 @@ ERRNO: dict[type[DfsError], int] = {
     RequestError: errno.EINVAL,
     RequestTooLarge: errno.EMSGSIZE,
     Unsupported: errno.ENOTSUP,
+    EventsGone: errno.ESTALE,
     BlockNotFound: errno.EIO,
     ContentNotFound: errno.ENOENT,
     StaleGeneration: errno.ESTALE,
@@ -358,6 +364,7 @@ ERRNO: dict[type[DfsError], int] = {
 EXIT_CODE: dict[type[DfsError], int] = {
     DfsError: 1,
     RequestError: 2,
+    EventsGone: 1,
     InvalidConfig: 2,
     ServiceError: 69,  # EX_UNAVAILABLE of sysexits.h
     BlockError: 74,  # EX_IOERR

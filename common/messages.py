@@ -116,11 +116,18 @@ class Xattrs(Struct, frozen=True, kw_only=True):
 
 
 class ReadEvents(Struct, frozen=True, kw_only=True):
-    """Sealed events after offset *after*, oldest first."""
+    """Sealed events after offset *after*, oldest first: of *kinds* (none: of any), about *path_prefix* or below it.
+
+    With a *group* and *after* 0, those after the offset which that group has committed. *wait_s*: how long to wait for one when
+    there is none yet. EventsGone if what comes after *after* is no longer kept.
+    """
 
     after: NonNegative = 0
     limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_PAGE)] = 1_000
     path_prefix: PathText = ""
+    kinds: Annotated[list[str], msgspec.Meta(max_length=32)] = []
+    group: Annotated[str, msgspec.Meta(max_length=128)] = ""
+    wait_s: Annotated[float, msgspec.Meta(ge=0, le=60)] = 0.0
 
 
 class EventPage(Struct, frozen=True, kw_only=True):
@@ -566,6 +573,7 @@ class Registered(Struct, frozen=True, kw_only=True):
     cluster_id: str
     heartbeat_interval_s: float
     block_report_interval_s: float
+    page_key: bytes = b""  # checks tokens of the dashboard's pages (common/page_tokens.py)
 
 
 class Heartbeat(Struct, frozen=True, kw_only=True):

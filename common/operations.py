@@ -10,7 +10,9 @@ import msgspec
 from . import access as a
 from . import admin
 from . import content as c
+from . import follow as f
 from . import messages as m
+from . import watch as w
 from .model import ContentSummary, FileBlocks, FileStatus, Struct, TargetBlock
 
 
@@ -40,6 +42,16 @@ def _registry() -> dict[str, Operation]:
         ("check_access", a.CheckAccess, m.Done),
         ("events", m.ReadEvents, m.EventPage),
         ("report", m.GetReport, m.ClusterReport),
+        ("overview", w.GetOverview, w.Overview),
+        ("history", w.GetHistory, w.History),
+        ("page_token", w.GetPageToken, w.PageToken),
+        ("event_groups", f.GetGroups, f.Groups),
+        ("webhooks", f.GetWebhooks, f.Webhooks),
+        ("dead_letters", f.GetDeadLetters, f.DeadLetters),
+        ("make_checkpoint", f.MakeCheckpoint, f.Checkpoint),
+        ("checkpoints", f.GetCheckpoints, f.Checkpoints),
+        ("event_proof", f.GetProof, f.Proof),
+        ("verify_events", f.VerifyEvents, f.Verified),
         ("server_info", m.GetServerInfo, m.ServerInfo),
         ("report_bad_replicas", m.ReportBadReplicas, m.Done),
         ("check", admin.Check, admin.CheckPage),
@@ -76,6 +88,12 @@ def _registry() -> dict[str, Operation]:
         ("remove_acl_entries", a.RemoveAclEntries, m.Done),
         ("remove_acl", a.RemoveAcl, m.Done),
         ("renew_lease", m.RenewLease, m.Done),
+        ("commit_offset", f.CommitOffset, m.Done),
+        ("delete_group", f.DeleteGroup, m.Done),
+        ("add_webhook", f.AddWebhook, m.Done),
+        ("delete_webhook", f.WebhookName, m.Done),
+        ("pause_webhook", f.PauseWebhook, m.Done),
+        ("settle_dead_letters", f.SettleDeadLetters, f.Settled),
         ("recover_lease", m.RecoverLease, m.Recovered),
     ]
     write += [

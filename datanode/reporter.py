@@ -79,6 +79,7 @@ class Reporter:
         self._active = active
         self._traffic = traffic
         self.last_answer_s: float | None = None
+        self.page_key = b""  # checks tokens of the NameNode's pages
         self._joined = joined
         self._threads = threads
         self._node_id: NodeId | None = None
@@ -100,6 +101,11 @@ class Reporter:
             tasks.create_task(self._full_reports(), name="full reports")
             for number in range(4):
                 tasks.create_task(self._worker(), name=f"commands {number}")
+
+    @property
+    def url(self) -> str:
+        """The NameNode's."""
+        return self._url
 
     async def close(self) -> None:
         await self._namenode.close()
@@ -127,6 +133,7 @@ class Reporter:
         self._peers.node_id = answer.node_id
         self._interval_s = answer.heartbeat_interval_s
         self._report_interval_s = answer.block_report_interval_s
+        self.page_key = answer.page_key
         await self._joined(answer.cluster_id, answer.node_id)
         self._cluster_id = answer.cluster_id
         log.info("registered as DataNode %d with %s", answer.node_id, self._url)

@@ -24,6 +24,7 @@ from . import metrics
 from .api.blocks import BlocksApi
 from .api.cids import CidsApi
 from .api.status import StatusApi
+from .api.web import WebApi
 from .blockstore import BlockStore
 from .cidstore import CidStore
 from .content import Content
@@ -63,6 +64,7 @@ class DataNodeServer:
         self._threads = ThreadPoolExecutor(8, thread_name_prefix="work")
         self._looking: set[asyncio.Task[None]] = set()
         self._uuid = ""
+        self._began_s = self._clock.monotonic_s()
 
     async def start(self) -> dict[str, object]:
         config = self._config
@@ -123,6 +125,9 @@ class DataNodeServer:
             self._runner.app.add_routes(routes)
         self._runner.app.add_routes(CidsApi(self.content).routes())
         self._runner.app.add_routes(Gateway(self.content, names=self._resolve_name).routes())
+        self._runner.app.add_routes(Gateway(self.content).routes())
+        pages = WebApi(config, self._clock, page_keys=self._page_keys, facts=self._page_facts)
+        self._runner.app.add_routes(pages.routes())
         await self._runner.setup()
         site = web.TCPSite(self._runner, config.host, config.port, backlog=512)
         try:
@@ -183,6 +188,36 @@ class DataNodeServer:
         """Since a NameNode last answered; since the start of the machine, if none did."""
         answered = [r.last_answer_s for r in self._reporters if r.last_answer_s is not None]
         return self._clock.monotonic_s() - max(answered, default=0.0)
+
+    def _page_keys(self) -> list[bytes]:
+        return [reporter.page_key for reporter in self._reporters if reporter.page_key]
+
+    def _page_facts(self) -> dict[str, Any]:
+        """For the node's own page; in a thread, since volumes are looked at."""
+        assert self._store is not None
+        assert self._streams is not None
+        now_s = self._clock.monotonic_s()
+        return {
+            "version": __version__,
+            "uuid": self._uuid,
+            "rack": self._config.rack,
+            "time_ms": self._clock.wall_ms(),
+            "up_s": round(now_s - self._began_s, 1),
+            "blocks": self._store.totals(),
+            "connections": self._streams.open,
+            "busy": self._streams.active,
+            "traffic": self._streams.metrics.traffic(),
+            "volumes": [volume.report() for volume in self._store.volumes],
+            "namenodes": [
+                {
+                    "url": reporter.url,
+                    "age_s": None
+                    if reporter.last_answer_s is None
+                    else round(now_s - reporter.last_answer_s, 1),
+                }
+                for reporter in self._reporters
+            ],
+        }
 
     def _readiness(self) -> tuple[int, dict[str, Any]]:
         assert self._store is not None

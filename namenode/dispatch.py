@@ -22,20 +22,21 @@ from ..common.errors import (
     LeaseConflict,
     UnknownOperation,
 )
+from ..common.follow import CommitOffset
 from ..common.messages import (
     Append,
     Call,
     Create,
     Done,
-    ReadEvents,
     Recovered,
 )
 from ..common.model import Struct
 from ..common.operations import OPERATIONS, Operation
 from ..common.paths import shown
 from ..common.runtime import Clock, new_uuid
-from . import contents, events, health, leases, pins, providers
+from . import contents, groups, health, leases, pins, providers, webhooks
 from .datanodes import DataNodes
+from .history import Hot
 from .leases import Recovery, WriteRules
 from .namespace import access, attributes, files, linking, tree, whole
 from .namespace.walk import walk
@@ -92,6 +93,7 @@ class Dispatcher:
         self._reads: dict[str, Read] = self._read_table()
         self._writes: dict[str, Write] = self._write_table()
         self.specials: dict[str, Special] = {}
+        self.hot: Hot | None = None  # where samples of paths go
         self.count_failure: Callable[[DfsError], None] = lambda error: None  # of a frame's reads
 
     def _read_table(self) -> dict[str, Read]:
@@ -112,7 +114,6 @@ class Dispatcher:
             "list_pins": pins.listed,
             "list_contents": lambda tx, c, r: providers.page(tx, c, r, nodes=nodes),
             "content_totals": providers.totals,
-            "events": _read_events,
             "check": lambda tx, c, r: health.check(tx, c, r, nodes=nodes),
         }
 
@@ -182,6 +183,12 @@ class Dispatcher:
             "remove_acl_entries": plain(access.remove_acl_entries),
             "remove_acl": plain(access.remove_acl),
             "renew_lease": plain(leases.renew_lease),
+            "commit_offset": plain(groups.commit_offset),
+            "delete_group": plain(groups.delete_group),
+            "add_webhook": plain(webhooks.add),
+            "delete_webhook": plain(webhooks.delete),
+            "pause_webhook": plain(webhooks.pause),
+            "settle_dead_letters": plain(webhooks.settle),
             "recover_lease": recover_lease,
         }
 
@@ -269,6 +276,11 @@ class Dispatcher:
             future.add_done_callback(after)
         return future
 
+    async def commit_offset(self, caller: Caller, request: CommitOffset) -> None:
+        """For a consumer that follows the stream over a connection of its own."""
+        now_ms = self._clock.wall_ms()
+        await self.store.run(lambda tx: groups.commit_offset(tx, caller, request, now_ms=now_ms))
+
     def write_to(
         self,
         sink: ReplySink,
@@ -334,10 +346,6 @@ def described(error: BaseException, operation: str) -> tuple[DfsError, str]:
     reference = new_uuid()[:8]
     log.error("operation %s failed [%s]", operation, reference, exc_info=error)
     return InternalError(f"the NameNode failed to carry out {operation}"), reference
-
-
-def _read_events(tx: Transaction, caller: Caller, request: ReadEvents) -> Struct:
-    return events.read_events(tx, request.after, request.limit, request.path_prefix)
 
 
 def _groups_of(user: str) -> frozenset[str]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import msgspec
 from blake3 import blake3
 
-from ..common.errors import InvalidRequest, StoreDamaged
+from ..common.errors import EventsGone, StoreDamaged
 from ..common.messages import EventPage
 from ..common.model import Event, INodeId
 from .store.base import NewEvent, Row, Transaction
@@ -105,21 +105,38 @@ def _event(row: Row) -> Event:
     )
 
 
-def _is_below(path: str, prefix: str) -> bool:
+def ends(tx: Transaction) -> tuple[int, int]:
+    """The first and the last offset there are; (1, 0) when there is none."""
+    first = tx.one("SELECT MIN(event_offset) FROM events")
+    last = tx.one("SELECT MAX(event_offset) FROM events")
+    return (
+        first[0] if first is not None and first[0] is not None else 1,
+        last[0] if last is not None and last[0] is not None else 0,
+    )
+
+
+def read_range(tx: Transaction, after: int, upto: int) -> list[Event]:
+    """Events after offset *after*, up to *upto*."""
+    rows = tx.all(
+        f"SELECT {COLUMNS} FROM events WHERE event_offset > ? AND event_offset <= ?"
+        " ORDER BY event_offset",
+        (after, upto),
+    )
+    return [_event(row) for row in rows]
+
+
+def is_below(path: str, prefix: str) -> bool:
     return path == prefix or path.startswith(prefix if prefix.endswith("/") else prefix + "/")
 
 
 def read_events(tx: Transaction, after: int, limit: int, path_prefix: str = "") -> EventPage:
     """A page of sealed events after offset *after*, of those about *path_prefix* or below it.
 
-    InvalidRequest if events right after *after* have been trimmed away.
+    EventsGone if events right after *after* have been trimmed away.
     """
-    ends = tx.one("SELECT MIN(event_offset), MAX(event_offset) FROM events")
-    first, last = (ends[0] or 1, ends[1] or 0) if ends else (1, 0)
+    first, last = ends(tx)
     if after + 1 < first and after != 0:
-        raise InvalidRequest(
-            f"events up to {first - 1} are no longer kept; go on after {first - 1}"
-        )
+        raise EventsGone(f"events up to {first - 1} are no longer kept; go on after {first - 1}")
     rows = tx.all(
         f"SELECT {COLUMNS} FROM events WHERE event_offset > ? ORDER BY event_offset LIMIT ?",
         (after, limit),
@@ -131,8 +148,8 @@ def read_events(tx: Transaction, after: int, limit: int, path_prefix: str = "") 
         events = [
             event
             for event in events
-            if _is_below(event.path, prefix)
-            or (event.destination and _is_below(event.destination, prefix))
+            if is_below(event.path, prefix)
+            or (event.destination and is_below(event.destination, prefix))
         ]
     return EventPage(events=events, last_offset=last, next_after=next_after)
 

@@ -18,7 +18,7 @@ from ..common.errors import DfsError
 from ..common.messages import Delete, RecoverBlock, Rename
 from ..common.model import NodeId
 from ..common.runtime import Clock, format_time, new_uuid
-from . import events, leases
+from . import audit, events, leases
 from .blockmap import CORRUPT, IN_LIMIT
 from .contents import collect
 from .datanodes import DataNodes
@@ -65,6 +65,7 @@ class Jobs:
         self._monitor = monitor
         self._clock = clock
         self._name = new_uuid()
+        self.checkpoint: Callable[[int], Awaitable[object]] | None = None  # signs the stream
         self._repairer = Repairer(store, nodes, monitor, clock.monotonic_s)
         self._draining = Draining(store, nodes, monitor, clock)
         self._held_until_s: dict[str, float] = {}
@@ -83,8 +84,10 @@ class Jobs:
                 ("leases", 2.0, self._leases),
                 ("trash", 60.0, self._trash),
                 ("scan", 30.0, self._scan),
-                ("pruning", 30.0, self._prune),
                 ("collector", 30.0, self._collect),
+                ("pruning", self._config.prune_interval_s, self._prune),
+                ("merkle tree", 2.0, self._build_tree),
+                ("checkpoints", self._config.checkpoint_interval_s or 3600.0, self._checkpoint),
             ):
                 tasks.create_task(self._loop(name, period_s, job), name=name)
 
@@ -98,7 +101,7 @@ class Jobs:
                 log.exception("the job %s failed; it is tried again", name)
             await asyncio.sleep(period_s)
 
-    async def _holds(self, job: str) -> bool:
+    async def holds(self, job: str) -> bool:
         """Take or renew the lease of *job*."""
         if not self._config.database:
             return True  # nobody else has the SQLite file
@@ -145,7 +148,7 @@ class Jobs:
 
     async def _repairs(self) -> bool:
         """Whether this NameNode is the one that repairs."""
-        if await self._holds("repair"):
+        if await self.holds("repair"):
             return True
         self._monitor.clear()
         return False
@@ -214,7 +217,7 @@ class Jobs:
                     break
 
     async def _leases(self) -> None:
-        if not await self._holds("leases"):
+        if not await self.holds("leases"):
             return
         now_ms = self._clock.wall_ms()
         hard_ms = now_ms - int(self._config.lease_hard_timeout_s * 1000)
@@ -234,7 +237,7 @@ class Jobs:
     # --- what is no longer wanted ---
 
     async def _reap(self) -> None:
-        if not await self._holds("reaper"):
+        if not await self.holds("reaper"):
             return
         before_ms = self._clock.wall_ms() - int(self._config.delete_grace_s * 1000)
         while await self._store.run(partial(reap, before_ms=before_ms, limit=REAP_ROWS)):
@@ -242,7 +245,7 @@ class Jobs:
 
     async def _collect(self) -> None:
         """Content that nothing has held for long, in steps between which everybody else gets a turn."""
-        if not await self._holds("collector"):
+        if not await self.holds("collector"):
             return
         request = Collect(grace_s=self._config.content_grace_s, limit=REAP_ROWS)
         rules = WriteRules.of(self._config)
@@ -258,7 +261,7 @@ class Jobs:
     async def _trash(self) -> None:
         """HDFS's trash: Current becomes a dated checkpoint, and checkpoints go after the interval."""
         interval_s = self._config.trash_interval_s
-        if interval_s <= 0 or not await self._holds("trash"):
+        if interval_s <= 0 or not await self.holds("trash"):
             return
         now_ms = self._clock.wall_ms()
         users = await self._store.read(lambda tx: _users_with_trash(tx))
@@ -268,12 +271,12 @@ class Jobs:
             )
 
     async def _seal(self) -> None:
-        if self._config.database and await self._holds("sealer"):
+        if self._config.database and await self.holds("sealer"):
             while await self._store.run(events.seal_pending) >= 2_000:
                 pass
 
     async def _prune(self) -> None:
-        if not await self._holds("pruning"):
+        if not await self.holds("pruning"):
             return
         before_ms = self._clock.wall_ms() - int(self._config.request_memory_s * 1000)
         cursor: tuple[bytes, int] = (b"", 0)
@@ -284,8 +287,33 @@ class Jobs:
             if not more:
                 break
             await asyncio.sleep(0.05)
-        keep = self._config.event_retention
-        while await self._store.run(partial(events.trim_events, keep=keep)):
+        config = self._config
+        policy = audit.Retention(
+            count=config.event_retention,
+            age_ms=int(config.event_retention_days * 86_400_000),
+            size_bytes=config.event_retention_mib * 1024 * 1024,
+        )
+        now_ms = self._clock.wall_ms()
+        while await self._store.run(partial(audit.retain, policy=policy, now_ms=now_ms)):
+            await asyncio.sleep(0.05)
+
+    async def _checkpoint(self) -> None:
+        """Sign the stream now and then, at sizes that can be proved for ever."""
+        if self.checkpoint is None or not self._config.checkpoint_interval_s:
+            return
+        if (
+            await self.holds("checkpoints")
+            and await self._store.read(audit.unsigned) >= audit.WIDTH
+        ):
+            await self.checkpoint(audit.WIDTH)
+
+    async def _build_tree(self) -> None:
+        if not await self.holds("merkle tree"):
+            return
+        # Nothing is written, and so nothing made durable, while nothing has happened.
+        while await self._store.read(audit.behind):
+            if not await self._store.run(audit.build):
+                return
             await asyncio.sleep(0.05)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
@@ -15,6 +15,7 @@ from .datanodes import DataNodes
 from .replication import ReplicationMonitor
 from .safemode import SafeModeGate
 from .store.base import MetadataStore
+from .tail import Tail
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +87,6 @@ def register(
     nodes: DataNodes,
     monitor: ReplicationMonitor,
     gate: SafeModeGate,
-    consumer_lag: Callable[[], Mapping[str, int]] = dict,
 ) -> None:
     """Show at `/metrics` what these know."""
 
@@ -125,18 +125,21 @@ def register(
             facts.sync_s,
         )
 
-    def followers() -> Iterator[Metric]:
-        yield gauges(
-            "twinfs_event_consumer_lag",
-            "Events that a consumer group, webhook or sink has not confirmed yet.",
-            "name",
-            consumer_lag(),
-        )
-
     exposition.add(operations.families)
-    exposition.add(followers)
     exposition.add(cluster)
     exposition.add(commits)
+
+
+def followers(tail: Tail, lags: Mapping[str, int]) -> Iterator[Metric]:
+    """The change stream and who follows it. *lags*: of webhooks and sinks, of which there are few."""
+    yield total("twinfs_events", "Events ever sealed.", tail.last)
+    yield gauge("twinfs_event_followers", "Consumers that wait for events.", tail.followers)
+    yield gauges(
+        "twinfs_event_consumer_lag",
+        "Events that a webhook or sink has not taken yet.",
+        "name",
+        lags,
+    )
 
 
 def _group_sizes(sizes: Mapping[int, int], operations: int) -> Metric:

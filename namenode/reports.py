@@ -66,6 +66,7 @@ class Reports:
         *,
         cluster_id: str,
         version: str,
+        page_key: bytes = b"",
     ) -> None:
         self._config = config
         self._store = store
@@ -76,6 +77,7 @@ class Reports:
         self._clock = clock
         self._cluster_id = cluster_id
         self._version = version
+        self._page_key = page_key
         self._counts: tuple[float, tuple[int, ...]] = (float("-inf"), ())
         self._verifying: dict[NodeId, float] = {}
 
@@ -115,6 +117,7 @@ class Reports:
             cluster_id=self._cluster_id,
             heartbeat_interval_s=self._config.heartbeat_interval_s,
             block_report_interval_s=self._config.block_report_interval_s,
+            page_key=self._page_key,
         )
 
     async def _placed(self, request: Register) -> Register:

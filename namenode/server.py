@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import random
 
 from aiohttp import web
@@ -15,19 +16,24 @@ from ..common.errors import InvalidConfig
 from ..common.metrics import Exposition
 from ..common.model import NodeAddress, NodeId
 from ..common.runtime import Clock, SystemClock, system_random
-from . import metrics
+from . import audit, metrics
 from .administration import Administration
+from .api.events import EventsApi
 from .api.rpc import RpcApi
 from .api.status import StatusApi
+from .api.web import WebApi, same_origin
 from .census import Counting
 from .datanodes import DataNodes
 from .dispatch import Dispatcher
 from .jobs import Jobs
+from .overview import Watcher
+from .pushing import Pushing
 from .replication import Limits, ReplicationMonitor
 from .reports import Reports, known_nodes
 from .safemode import SafeModeGate
 from .store import open_store
 from .store.base import MetadataStore, Transaction
+from .tail import Tail
 from .topology import Topology
 
 log = logging.getLogger(__name__)
@@ -48,6 +54,8 @@ class NameNodeServer:
         self._rng = rng or system_random()
         self._store: MetadataStore | None = None
         self._rpc: RpcApi | None = None
+        self._web: WebApi | None = None
+        self._events: EventsApi | None = None
         self._runner: web.AppRunner | None = None
         self._jobs: asyncio.Task[None] | None = None
         self._beside: list[asyncio.Task[None]] = []
@@ -85,6 +93,7 @@ class NameNodeServer:
             consider=monitor.consider,
             recover=jobs.recover,
         )
+        page_key = os.urandom(32)
         reports = Reports(
             config,
             store,
@@ -95,6 +104,7 @@ class NameNodeServer:
             self._clock,
             cluster_id=cluster_id,
             version=__version__,
+            page_key=page_key,
         )
         dispatcher.specials.update(reports.handlers())
         counting = Counting(store, nodes, self._clock)
@@ -104,6 +114,42 @@ class NameNodeServer:
         metrics.register(exposition, operations, store, nodes, monitor, gate)
         exposition.add(counting.families)
         dispatcher.specials.update(administration.handlers())
+        tail = Tail(store)
+        store.tell_sealed = tail.sealed
+        self._events = EventsApi(
+            store,
+            tail,
+            self._clock,
+            who=dispatcher.caller,
+            commit=dispatcher.commit_offset,
+        )
+        dispatcher.specials.update(events=self._events.read, event_groups=self._events.groups)
+        pushing = Pushing(config, store, tail, self._clock, self._rng, cluster_id, jobs.holds)
+        dispatcher.specials.update(pushing.handlers())
+        exposition.add(lambda: metrics.followers(tail, pushing.lags()))
+        audit_key = await asyncio.to_thread(audit.load_key, config)
+        auditor = audit.Auditor(store, self._clock, audit_key, cluster_id)
+        dispatcher.specials.update(auditor.handlers())
+        jobs.checkpoint = auditor.sign if audit_key is not None else None
+        watcher = Watcher(
+            config,
+            nodes,
+            monitor,
+            gate,
+            counting,
+            operations,
+            self._clock,
+            cluster_id=cluster_id,
+            version=__version__,
+            last_event=lambda: tail.last,
+        )
+        self._web = WebApi(watcher, nodes, self._clock, page_key)
+        dispatcher.hot = watcher.hot
+        dispatcher.specials.update(
+            overview=watcher.overview,
+            history=watcher.history,
+            page_token=self._web.page_token,
+        )
         self._rpc = RpcApi(
             dispatcher,
             cluster_id=cluster_id,
@@ -111,10 +157,11 @@ class NameNodeServer:
             max_request_bytes=config.max_request_bytes,
             metrics=operations,
         )
-        app = web.Application(client_max_size=config.max_request_bytes)
+        app = web.Application(client_max_size=config.max_request_bytes, middlewares=[same_origin])
         app.add_routes(self._rpc.routes())
         app.add_routes(StatusApi(exposition, store, gate).routes())
-        app.add_routes([web.get("/", _front)])
+        app.add_routes(self._events.routes())
+        app.add_routes(self._web.routes())
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True)
         await self._runner.setup()
         site = web.TCPSite(self._runner, config.host, config.port, backlog=1024, reuse_address=True)
@@ -128,6 +175,9 @@ class NameNodeServer:
         self._beside = [
             asyncio.create_task(exposition.watch_loop(1.0), name="loop watch"),
             asyncio.create_task(counting.run(), name="census"),
+            asyncio.create_task(watcher.run(), name="overview"),
+            asyncio.create_task(pushing.run(), name="push"),
+            asyncio.create_task(tail.run(told=not config.database), name="tail"),
         ]
         host, port = self._runner.addresses[0][:2]
         return {"http": f"{host}:{port}", "cluster_id": cluster_id}
@@ -137,6 +187,10 @@ class NameNodeServer:
         await self._jobs
 
     async def stop(self) -> None:
+        if self._web is not None:
+            self._web.close()
+        if self._events is not None:
+            self._events.close()
         if self._rpc is not None:
             await self._rpc.close()
         if self._runner is not None:
@@ -153,10 +207,3 @@ def _facts(tx: Transaction) -> tuple[str, list[tuple[NodeId, str, NodeAddress]]]
     row = tx.one("SELECT value FROM meta WHERE name = 'cluster_id'")
     assert row is not None
     return row[0], known_nodes(tx)
-
-
-async def _front(request: web.Request) -> web.Response:
-    return web.Response(
-        text=f"TwinFS NameNode {__version__}\n\nAPI: POST /v1/<operation>, e.g. "
-        """curl -d '{"path": "/"}' http://HOST:PORT/v1/stat\n"""
-    )

@@ -214,7 +214,9 @@ def documented(tree: ast.Module) -> bool:
 
 
 def test_nothing_is_left_unfinished(tracked: list[Path]) -> None:
-    report(lines_with(tracked, UNFINISHED))
+    # What others wrote is shipped as they published it.
+    own = [path for path in tracked if "vendor" not in path.parts]
+    report(lines_with(own, UNFINISHED))
 
 
 def test_no_path_of_somebodys_machine(tracked: list[Path]) -> None:

@@ -50,10 +50,6 @@ COMMANDS = {
     "namenode": "admin",
     "datanode": "admin",
     "cluster": "cluster",
-    "peers": "peers",
-    "providers": "peers",
-    "name": "peers",
-    "peer": "peers",
 }
 
 

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
 from aiohttp import WSMsgType, web
 
 from ...common import codec
@@ -31,6 +32,7 @@ from ...common.messages import (
 from ...common.operations import OPERATIONS
 from ...common.runtime import elapsed_timer, new_uuid
 from ..dispatch import FOLLOWED, Dispatcher, described
+from ..history import Hot
 from ..metrics import OperationMetrics
 from ..permissions import Caller
 from ..store.base import RequestId
@@ -231,6 +233,8 @@ class _Connection:
         dispatcher = self._dispatcher
         reads: list[Call] = []
         came_s = elapsed_timer()
+        if dispatcher.hot is not None and calls:
+            _sample(dispatcher.hot, calls)
         for call in calls:
             name = call.operation
             try:
@@ -375,6 +379,31 @@ class _Connection:
             await asyncio.gather(self._sender, *self._tasks, return_exceptions=True)
             self._sender = None
         await self._socket.close()
+
+
+class _Entry(msgspec.Struct, gc=False):
+    path: str = ""
+
+
+class _Named(msgspec.Struct, gc=False):
+    """What requests that name a path have in common."""
+
+    path: str = ""
+    files: list[_Entry] = []
+
+
+_named = msgspec.msgpack.Decoder(_Named).decode
+
+
+def _sample(hot: Hot, calls: Sequence[Call]) -> None:
+    """One call stands for all of its frame: most frames are many calls about one place."""
+    try:
+        named = _named(calls[0].request)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return  # whoever carries it out will say what is wrong with it
+    path = named.path or (named.files[0].path if named.files else "")
+    if path.startswith("/"):
+        hot.note(path, len(calls) * max(1, len(named.files)))
 
 
 def _request_id(text: str | None) -> RequestId | None:

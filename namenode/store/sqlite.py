@@ -9,7 +9,7 @@ import os
 import queue
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -178,6 +178,11 @@ class WriteTransaction:
     def writes(self) -> int:
         return self._written
 
+    @property
+    def sealed(self) -> int:
+        """The last offset that was committed."""
+        return self._sealed[0]
+
     def before_commit(self) -> None:
         if self._events:
             self._executemany(INSERT, self._sealer.seal(self._events))
@@ -231,6 +236,8 @@ class SqliteStore:
         self._loop = asyncio.get_running_loop()
         self._lock = _lock_file(path)
         self._closed = False
+        self.tell_sealed: Callable[[int], None] | None = None
+        self._told = 0
         cache_kib = cache_mib * 1024
         try:
             self._connection = connect(path, cache_kib=cache_kib // 2)
@@ -352,8 +359,12 @@ class SqliteStore:
                 assert job.result is not None
                 replies.setdefault(token[0], []).append((token[1], job.result))
         # The loop may be closed if the process is going down; then nobody waits.
+        tell, sealed = self.tell_sealed, self._write.sealed
+        if sealed == self._told:
+            tell = None
+        self._told = sealed
         with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(_settle, done, replies, refusals)
+            self._loop.call_soon_threadsafe(_settle, done, replies, refusals, tell, sealed)
 
     # --- reading ---
 
@@ -440,7 +451,11 @@ def _settle(
     done: list[Delivery],
     replies: Mapping[ReplySink, list[tuple[int, bytes]]],
     refusals: Sequence[tuple[ReplySink, int, BaseException]],
+    tell: Callable[[int], None] | None = None,
+    sealed: int = 0,
 ) -> None:
+    if tell is not None:
+        tell(sealed)
     for sink, found in replies.items():
         sink.answered(found)
     for sink, call_id, error in refusals:

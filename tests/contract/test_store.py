@@ -10,6 +10,7 @@ import pytest
 from twinfs.common.config import NameNodeConfig
 from twinfs.common.errors import (
     DfsError,
+    EventsGone,
     InternalError,
     InvalidRequest,
     PathExists,
@@ -256,7 +257,7 @@ async def test_changed_history_is_found(store: MetadataStore) -> None:
 async def test_trimmed_events_are_an_error_and_the_rest_verifies(store: MetadataStore) -> None:
     await emit(store, 20)
     assert await store.run(lambda tx: events.trim_events(tx, 8)) == 12
-    with pytest.raises(InvalidRequest, match="no longer kept"):
+    with pytest.raises(EventsGone, match="no longer kept"):
         await store.read(lambda tx: events.read_events(tx, 5, 10))
     assert len((await store.read(lambda tx: events.read_events(tx, 12, 10))).events) == 8
     assert await store.read(lambda tx: events.verify_chain(tx)) == 20

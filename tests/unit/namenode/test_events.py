@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twinfs.common.errors import InvalidRequest, StoreDamaged
+from twinfs.common.errors import EventsGone, StoreDamaged
 from twinfs.common.model import INodeId
 from twinfs.namenode.events import (
     GENESIS,
@@ -262,5 +262,5 @@ def test_a_reader_that_missed_trimmed_events_is_told_so(tx: Transaction) -> None
     trim_events(tx, keep=4)
     assert [e.offset for e in read_events(tx, 0, 2).events] == [6, 7]
     assert [e.offset for e in read_events(tx, 5, 1).events] == [6]
-    with pytest.raises(InvalidRequest, match="go on after 5"):
+    with pytest.raises(EventsGone, match="go on after 5"):
         read_events(tx, 4, 1)

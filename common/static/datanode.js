@@ -1,0 +1,38 @@
+// A DataNode's own page.
+
+import { badge, bar, h, name, replace } from "./dom.js";
+import { count, duration, plural, size } from "./format.js";
+
+const main = document.getElementById("main"), connection = document.getElementById("connection");
+let before = null;
+
+function draw(found) {
+  const passed = before ? (found.time_ms - before.time_ms) / 1000 : 0;
+  const per = (key) => (passed > 0 ? Math.max(0, found.traffic[key] - before.traffic[key]) / passed : 0);
+  const tile = (label, value, ...more) => h("section", { class: "card" }, h("div", { class: "label" }, label), h("div", { class: "value" }, value), ...more);
+  const failed = found.volumes.filter((volume) => volume.failure).length;
+  replace(main,
+    h("section", { class: `card health ${failed ? "bad" : ""}` }, h("div", { class: "grow" }, h("h1", {}, failed ? `${plural(failed, "volume")} out of service` : "All volumes are in service"), h("div", { class: "dim small" }, `TwinFS ${found.version}, up ${duration(found.up_s)}, rack `, name(found.rack), ", ", h("span", { class: "mono" }, found.uuid)))),
+    h("div", { class: "grid" },
+      tile("Replicas", count(found.blocks)),
+      tile("Written", `${size(per("received_bytes"))}/s`, h("div", { class: "dim small" }, `${size(found.traffic.received_bytes)} since the start`)),
+      tile("Read", `${size(per("sent_bytes"))}/s`, h("div", { class: "dim small" }, `${size(found.traffic.sent_bytes)} since the start`)),
+      tile("Block streams", count(found.busy), h("div", { class: "dim small" }, `${plural(found.connections, "open connection")}, ${plural(found.traffic.errors, "error")}`))),
+    h("section", { class: "card" }, h("h2", {}, "Volumes"), h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, ["Directory", "State", "Used", "Free", ""].map((text) => h("th", { scope: "col" }, text)))),
+      h("tbody", {}, found.volumes.map((volume) => h("tr", {}, h("td", { class: "mono" }, name(volume.path)), h("td", {}, volume.failure ? badge(volume.failure, "bad") : badge("in service", "good")), h("td", { class: "nowrap" }, size(volume.used_bytes)), h("td", { class: "nowrap" }, size(volume.remaining_bytes)), h("td", {}, bar(volume.capacity_bytes ? volume.used_bytes / volume.capacity_bytes : 0)))))))),
+    h("section", { class: "card" }, h("h2", {}, "NameNodes"), found.namenodes.length ? h("table", {}, h("tbody", {}, found.namenodes.map((one) => h("tr", {}, h("td", {}, h("a", { href: one.url, rel: "noreferrer" }, one.url)), h("td", {}, one.age_s === null ? badge("no answer yet", "bad") : badge(`answered ${duration(one.age_s)} ago`, one.age_s > 20 ? "warn" : "good")))))) : h("p", { class: "dim" }, "None: this is a plain peer.")));
+  before = found;
+}
+
+async function look() {
+  try {
+    const response = await fetch("/v1/web/node");
+    if (!response.ok) throw new Error(response.statusText);
+    draw(await response.json());
+    connection.className = "badge good"; connection.textContent = "live";
+  } catch {
+    connection.className = "badge bad"; connection.textContent = "not connected";
+  }
+  setTimeout(look, document.hidden ? 10000 : 2000);
+}
+look();

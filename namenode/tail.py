@@ -1,0 +1,162 @@
+"""The end of the change stream, for all who follow it: read once, encoded once, handed to everybody.
+
+Whoever follows asks for events after an offset and waits when there are none yet. Full chunks never change, so a few of
+them are kept; a follower that is far behind reads from the database and takes nothing from the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import logging
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from ..common.codec import to_json
+from ..common.errors import DfsError, EventsGone
+from ..common.model import Event
+from . import events
+from .store.base import MetadataStore, Transaction
+
+log = logging.getLogger(__name__)
+CHUNK: Final = 256
+KEPT_CHUNKS: Final = 64
+POLL_S: Final = 0.25  # where the store can't tell of new events (several NameNodes on one database)
+IDLE_POLL_S: Final = 2.0
+
+
+class Entry(NamedTuple):
+    """An event, and the same as JSON."""
+
+    event: Event
+    encoded: bytes
+
+
+def matches(event: Event, prefix: str, kinds: Sequence[str]) -> bool:
+    """Whether *event* is about *prefix* (no slash at its end) or below it, and of one of *kinds* (none: of any)."""
+    if kinds and event.kind not in kinds:
+        return False
+    return (
+        not prefix
+        or events.is_below(event.path, prefix)
+        or bool(event.destination and events.is_below(event.destination, prefix))
+    )
+
+
+def page_of(entries: Sequence[Entry], last: int, next_after: int) -> bytes:
+    """An `EventPage` as JSON, of what is encoded already."""
+    body = b",".join(entry.encoded for entry in entries)
+    return b'{"events":[%b],"last_offset":%d,"next_after":%d}' % (body, last, next_after)
+
+
+class Tail:
+    """Reads for all followers of this process."""
+
+    def __init__(self, store: MetadataStore) -> None:
+        self._store = store
+        self._chunks: collections.OrderedDict[int, list[Entry]] = collections.OrderedDict()
+        self._reading: dict[tuple[int, int], asyncio.Future[list[Entry]]] = {}
+        self._news = asyncio.Event()
+        self._waiting = 0
+        self.last = 0  # the newest offset that has been heard of
+        self.first = 1  # the oldest that is kept, as far as known
+        self.followers = 0
+
+    # --- what there is ---
+
+    def sealed(self, offset: int) -> None:
+        """There are events up to *offset*. Only a hint: who reads sees what is durable."""
+        if offset > self.last:
+            self.last = offset
+            news, self._news = self._news, asyncio.Event()
+            news.set()
+
+    async def run(self, *, told: bool) -> None:
+        """Keep `last` up to date where nobody tells (*told* False), and `first`; until cancelled."""
+        while True:
+            try:
+                first, last = await self._store.read(events.ends)
+                self.first = first
+                self.sealed(last)
+            except DfsError as error:
+                log.warning("the end of the change stream can't be read: %s", error)
+            await asyncio.sleep(POLL_S if self._waiting and not told else IDLE_POLL_S)
+
+    async def wait(self, after: int, timeout_s: float) -> bool:
+        """Wait for events after *after*; False when none came in time."""
+        if self.last > after:
+            return True
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self.last <= after:
+                    await self._news.wait()
+        except TimeoutError:
+            return False
+        finally:
+            self._waiting -= 1
+        return True
+
+    # --- reading ---
+
+    async def read(self, after: int, limit: int) -> list[Entry]:
+        """Events after *after*, oldest first: at most *limit*, perhaps fewer although there are more.
+
+        EventsGone if the first of them is no longer kept.
+        """
+        number = after // CHUNK
+        chunk = self._chunks.get(number)
+        if chunk is None:
+            chunk = await self._load(number, self.last)
+        else:
+            self._chunks.move_to_end(number)
+        # Offsets are dense, so that an event's place tells where the others are.
+        found = chunk[max(0, after + 1 - chunk[0].event.offset) :] if chunk else []
+        if found and found[0].event.offset != after + 1:
+            raise gone(found[0].event.offset)
+        if not found and after + 1 < self.first:
+            raise gone(self.first)
+        return found[:limit]
+
+    async def _load(self, number: int, upto: int) -> list[Entry]:
+        """One chunk from the database; those who ask at the same time share the reading."""
+        key = (number, upto)
+        reading = self._reading.get(key)
+        if reading is None:
+            reading = asyncio.ensure_future(self._read_chunk(number))
+            self._reading[key] = reading
+            reading.add_done_callback(lambda _: self._reading.pop(key, None))
+        return await asyncio.shield(reading)
+
+    async def _read_chunk(self, number: int) -> list[Entry]:
+        start = number * CHUNK
+
+        def read(tx: Transaction) -> list[Entry]:
+            found = events.read_range(tx, start, start + CHUNK)
+            return [Entry(event, to_json(event)) for event in found]
+
+        chunk = await self._store.read(read)
+        if len(chunk) == CHUNK:
+            self._chunks[number] = chunk
+            while len(self._chunks) > KEPT_CHUNKS:
+                self._chunks.popitem(last=False)
+        if chunk:
+            self.sealed(chunk[-1].event.offset)
+        return chunk
+
+    @contextlib.contextmanager
+    def following(self) -> collections.abc.Iterator[None]:
+        """Counts a follower while it follows."""
+        self.followers += 1
+        try:
+            yield
+        finally:
+            self.followers -= 1
+
+
+def gone(first: int) -> EventsGone:
+    return EventsGone(
+        f"events up to {first - 1} are no longer kept; go on after {first - 1}, and look at the "
+        "namespace itself for what was missed"
+    )
