@@ -41,7 +41,12 @@ COMMANDS = {
     "append": "content",
     "getmerge": "content",
     "checksum": "content",
-    "events": "admin",
+    "events": "following",
+    "webhook": "following",
+    "audit": "following",
+    "top": "watching",
+    "doctor": "watching",
+    "support-bundle": "watching",
     "report": "admin",
     "admin": "operating",
     "fsck": "fsck",
@@ -64,7 +69,7 @@ class LazyGroup(click.Group):
         if module is None:
             return None
         found = importlib.import_module(f".{module}", __package__)
-        command: click.Command = getattr(found, f"{name}_command")
+        command: click.Command = getattr(found, f"{name.replace('-', '_')}_command")
         return command
 
     def invoke(self, ctx: click.Context) -> Any:

@@ -9,50 +9,11 @@ import click
 
 from ...common.config import ROLES, settings
 from ...common.errors import TimedOut
-from ...common.messages import ClusterReport, GetReport, NodeReport, ReadEvents
-from ...common.runtime import SystemClock, format_time
-from .support import Shell, human, json_option, print_json, shell_command, shown, table, to_plain
+from ...common.messages import ClusterReport, GetReport, NodeReport
+from ...common.runtime import SystemClock
+from .support import Shell, human, json_option, print_json, shell_command, table, to_plain
 
-FOLLOW_S = 0.5
 WAIT_S = 0.1
-
-
-@shell_command(name="events")
-@click.option("--after", type=click.IntRange(min=0), default=0, help="Begin after this offset.")
-@click.option("--limit", type=click.IntRange(min=1), help="So many at most.")
-@click.option("--path", "prefix", default="", help="Only about this path and what is below it.")
-@click.option("--follow", "-f", is_flag=True, help="Go on with what comes.")
-@json_option
-def events_command(
-    shell: Shell, after: int, limit: int | None, prefix: str, follow: bool, as_json: bool
-) -> None:
-    """The change stream: every operation that changed the namespace, in order."""
-    left = limit if limit is not None else 2**62
-    prefix = shell.path(prefix) if prefix else ""
-    pause = threading.Event()
-    while left > 0:
-        page = shell.call(
-            "events", ReadEvents(after=after, path_prefix=prefix, limit=min(1_000, left))
-        )
-        for event in page.events:
-            if as_json:
-                print_json(event)
-            else:
-                arrow = f" -> {shown(event.destination)}" if event.destination else ""
-                detail = f"  {event.detail}" if event.detail else ""
-                when = format_time(event.time_ms, "%Y-%m-%d %H:%M:%S")
-                print(
-                    f"{event.offset:>8}  {when}  {event.user:<10} {event.kind:<9}"
-                    f" {shown(event.path)}{arrow}{detail}",
-                    flush=follow,
-                )
-        left -= len(page.events)
-        moved = page.next_after > after
-        after = page.next_after
-        if after >= page.last_offset or not moved:
-            if not follow:
-                return
-            pause.wait(FOLLOW_S)
 
 
 @shell_command(name="report")

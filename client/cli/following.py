@@ -1,0 +1,407 @@
+"""Commands about the change stream: events, webhook, audit."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ...common import merkle
+from ...common.errors import DfsError, InvalidRequest
+from ...common.follow import (
+    AddWebhook,
+    CommitOffset,
+    DeleteGroup,
+    GetCheckpoints,
+    GetDeadLetters,
+    GetGroups,
+    GetProof,
+    GetWebhooks,
+    MakeCheckpoint,
+    PauseWebhook,
+    Proof,
+    SettleDeadLetters,
+    VerifyEvents,
+    WebhookName,
+)
+from ...common.messages import ReadEvents
+from ...common.model import Event
+from ...common.runtime import format_time
+from .support import Refused, Shell, json_option, print_json, shell_command, shown, table
+
+WAIT_S = 20.0
+
+
+def _shell(ctx: click.Context) -> Shell:
+    return Shell(ctx.find_root().obj)
+
+
+# --- events --------------------------------------------------------------------------------------
+
+
+@click.group(name="events", invoke_without_command=True)
+@click.option("--after", type=click.IntRange(min=0), default=0, help="Begin after this offset.")
+@click.option("--limit", type=click.IntRange(min=1), help="So many at most.")
+@click.option("--path", "prefix", default="", help="Only about this path and what is below it.")
+@click.option("--kind", "kinds", multiple=True, help="Only of this kind (repeatable).")
+@click.option(
+    "--group",
+    default="",
+    metavar="NAME",
+    help="Begin where this consumer group has come to, and move it on as events are printed.",
+)
+@click.option("--follow", "-f", is_flag=True, help="Go on with what comes.")
+@json_option
+@click.pass_context
+def events_command(
+    ctx: click.Context,
+    after: int,
+    limit: int | None,
+    prefix: str,
+    kinds: tuple[str, ...],
+    group: str,
+    follow: bool,
+    as_json: bool,
+) -> None:
+    """The change stream: every operation that changed the namespace, in order."""
+    if ctx.invoked_subcommand is not None:
+        return
+    shell = _shell(ctx)
+    left = limit if limit is not None else 2**62
+    prefix = shell.path(prefix) if prefix else ""
+    wait_s = 0.0
+    while left > 0:
+        page = shell.call(
+            "events",
+            ReadEvents(
+                after=after,
+                path_prefix=prefix,
+                limit=min(1_000, left),
+                kinds=list(kinds),
+                group=group,
+                wait_s=wait_s,
+            ),
+        )
+        for event in page.events:
+            _print_event(event, as_json)
+        left -= len(page.events)
+        moved = page.next_after > after
+        after = page.next_after
+        if group and moved and (page.events or not follow):
+            # Only what has left this process is dealt with.
+            sys.stdout.flush()
+            shell.call("commit_offset", CommitOffset(group=group, offset=after))
+        elif follow and page.events:
+            sys.stdout.flush()
+        if after >= page.last_offset or not moved:
+            if not follow:
+                return
+            wait_s = WAIT_S
+        else:
+            wait_s = 0.0
+
+
+def _print_event(event: Event, as_json: bool) -> None:
+    if as_json:
+        print_json(event)
+        return
+    arrow = f" -> {shown(event.destination)}" if event.destination else ""
+    detail = f"  {event.detail}" if event.detail else ""
+    when = format_time(event.time_ms, "%Y-%m-%d %H:%M:%S")
+    print(
+        f"{event.offset:>8}  {when}  {event.user:<10} {event.kind:<9}"
+        f" {shown(event.path)}{arrow}{detail}"
+    )
+
+
+def _sub(group: click.Group, name: str) -> Callable[[Callable[..., Any]], click.Command]:
+    def decorate(function: Callable[..., Any]) -> click.Command:
+        command = shell_command(name=name)(function)
+        group.add_command(command)
+        return command
+
+    return decorate
+
+
+@_sub(events_command, "groups")
+@json_option
+def groups_command(shell: Shell, as_json: bool) -> None:
+    """Consumer groups: how far each has come."""
+    found = shell.call("event_groups", GetGroups())
+    if as_json:
+        print_json(found)
+        return
+    print(f"events {found.first_offset} to {found.last_offset} are kept")
+    rows = [("Group", "Offset", "Behind", "Committed")]
+    rows += [(g.name, str(g.offset), str(g.lag), format_time(g.committed_ms)) for g in found.groups]
+    for line in table(rows, right=(1, 2)):
+        print(line)
+
+
+@_sub(events_command, "seek")
+@click.argument("group")
+@click.argument("offset", type=click.IntRange(min=0))
+def seek_command(shell: Shell, group: str, offset: int) -> None:
+    """Have GROUP go on after OFFSET; make it, if it is not there."""
+    shell.call("commit_offset", CommitOffset(group=group, offset=offset))
+
+
+@_sub(events_command, "forget")
+@click.argument("group")
+def forget_command(shell: Shell, group: str) -> None:
+    """Delete GROUP."""
+    shell.call("delete_group", DeleteGroup(group=group))
+
+
+# --- webhooks --------------------------------------------------------------------------------------
+
+
+@click.group(name="webhook")
+def webhook_command() -> None:
+    """Have events POSTed to a URL, signed (superusers)."""
+
+
+@_sub(webhook_command, "add")
+@click.argument("name")
+@click.argument("url")
+@click.option(
+    "--secret-file",
+    type=click.File("r"),
+    help="File with the secret of the signature; else it is in TWINFS_WEBHOOK_SECRET.",
+)
+@click.option("--path", "prefix", default="", help="Only about this path and what is below it.")
+@click.option("--kind", "kinds", multiple=True, help="Only of this kind (repeatable).")
+@click.option(
+    "--after", type=click.IntRange(min=0), help="Begin after this offset, not with what comes."
+)
+def webhook_add_command(
+    shell: Shell,
+    name: str,
+    url: str,
+    secret_file: Any,
+    prefix: str,
+    kinds: tuple[str, ...],
+    after: int | None,
+) -> None:
+    """Send events to URL from now on; one of that NAME is replaced."""
+    secret = (
+        secret_file.read().strip()
+        if secret_file is not None
+        else os.environ.get("TWINFS_WEBHOOK_SECRET", "")
+    )
+    if len(secret) < 16:
+        raise Refused("the secret must have 16 characters at least: --secret-file FILE")
+    shell.call(
+        "add_webhook",
+        AddWebhook(
+            name=name,
+            url=url,
+            secret=secret,
+            path_prefix=shell.path(prefix) if prefix else "",
+            kinds=list(kinds),
+            after=after,
+        ),
+    )
+
+
+@_sub(webhook_command, "ls")
+@json_option
+def webhook_ls_command(shell: Shell, as_json: bool) -> None:
+    """Webhooks, and how they do."""
+    found = shell.call("webhooks", GetWebhooks()).webhooks
+    if as_json:
+        for hook in found:
+            print_json(hook)
+        return
+    rows = [("Name", "State", "Behind", "Dead", "URL", "Path", "Kinds", "Last error")]
+    for hook in found:
+        state = "paused" if hook.paused else f"{hook.failures} failures" if hook.failures else "ok"
+        rows.append(
+            (
+                hook.name,
+                state,
+                str(hook.lag),
+                str(hook.dead),
+                hook.url,
+                hook.path_prefix or "/",
+                ",".join(hook.kinds) or "all",
+                hook.last_error,
+            )
+        )
+    for line in table(rows, right=(2, 3)):
+        print(line)
+
+
+@_sub(webhook_command, "rm")
+@click.argument("name")
+def webhook_rm_command(shell: Shell, name: str) -> None:
+    """Delete a webhook, and its dead letters."""
+    shell.call("delete_webhook", WebhookName(name=name))
+
+
+@_sub(webhook_command, "pause")
+@click.argument("name")
+def webhook_pause_command(shell: Shell, name: str) -> None:
+    """Send nothing for now; it goes on later where it was."""
+    shell.call("pause_webhook", PauseWebhook(name=name, paused=True))
+
+
+@_sub(webhook_command, "resume")
+@click.argument("name")
+def webhook_resume_command(shell: Shell, name: str) -> None:
+    """Go on sending."""
+    shell.call("pause_webhook", PauseWebhook(name=name, paused=False))
+
+
+@_sub(webhook_command, "dead")
+@click.argument("name")
+@click.option("--retry", is_flag=True, help="Send them once more.")
+@click.option("--drop", is_flag=True, help="Forget them.")
+@json_option
+def webhook_dead_command(shell: Shell, name: str, retry: bool, drop: bool, as_json: bool) -> None:
+    """The events that a webhook would not take."""
+    if retry and drop:
+        raise Refused("--retry and --drop exclude each other")
+    if retry or drop:
+        request = SettleDeadLetters(name=name, action="retry" if retry else "drop")
+        count = shell.call("settle_dead_letters", request).count
+        print(f"{count} {'are sent once more' if retry else 'are forgotten'}")
+        return
+    after = 0
+    while True:
+        letters = shell.call("dead_letters", GetDeadLetters(name=name, after=after)).letters
+        if not letters:
+            return
+        for letter in letters:
+            if as_json:
+                print_json(letter)
+            else:
+                event = letter.event
+                print(
+                    f"{event.offset:>8}  {event.kind:<9} {shown(event.path)}"
+                    f"  ({letter.attempts} attempts: {letter.error})"
+                )
+        after = letters[-1].event.offset
+
+
+# --- audit -----------------------------------------------------------------------------------------
+
+
+@click.group(name="audit")
+def audit_command() -> None:
+    """Prove that the change stream was not rewritten."""
+
+
+@_sub(audit_command, "verify")
+@click.option(
+    "--note",
+    "note_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A checkpoint kept elsewhere: prove that what it saw is still the beginning of the stream.",
+)
+@click.option(
+    "--key", metavar="KEY", help="The verifier key that the checkpoint must be signed by."
+)
+@json_option
+def verify_command(shell: Shell, note_file: Path | None, key: str | None, as_json: bool) -> None:
+    """Recompute the hash chain of all events that are kept, and check it against the signed checkpoints."""
+    after, first, checked = 0, 0, None
+    while True:
+        found = shell.call("verify_events", VerifyEvents(after=after))
+        first = first or found.first
+        checked = found
+        if found.done:
+            break
+        after = found.checked
+    assert checked is not None
+    facts: dict[str, Any] = {"first": first, "last": checked.checked, "checkpoints": 0}
+    known = shell.call("checkpoints", GetCheckpoints(limit=100))
+    verifier = key or known.key
+    texts = [entry.note for entry in known.checkpoints if entry.size]
+    if note_file is not None:
+        if not key:
+            raise Refused(
+                "a checkpoint kept elsewhere is checked by a key kept elsewhere: --key KEY"
+            )
+        texts.append(note_file.read_text(encoding="utf-8"))
+    for text in texts:
+        if _is_beginning(shell, text, verifier, checked.checked):
+            facts["checkpoints"] += 1
+    if as_json:
+        print_json(facts)
+        return
+    print(f"events {first} to {checked.checked}: every hash follows from the one before")
+    print(f"{facts['checkpoints']} signed checkpoints: each is the beginning of the stream")
+
+
+def _is_beginning(shell: Shell, note: str, verifier: str, last: int) -> bool:
+    """Prove that the tree of a checkpoint begins the tree as it is; DfsError if it does not. False: too old to be proved."""
+    from ...common import notes
+
+    size, root = notes.open_checkpoint(note, verifier)
+    if size > last:
+        raise DfsError(
+            f"the checkpoint has seen {size} events and the stream has only {last}: history was cut off"
+        )
+    if not size:
+        return True
+    try:
+        proof: Proof = shell.call("event_proof", GetProof(size=last, from_size=size))
+    except InvalidRequest:
+        if size % 256:
+            return False  # it needs events that retention has dropped
+        raise
+    if not merkle.verify_consistency(size, proof.size, root, proof.root, proof.hashes):
+        raise DfsError(
+            f"the stream does not begin with what the checkpoint of {size} events saw: history was rewritten"
+        )
+    return True
+
+
+@_sub(audit_command, "checkpoint")
+@json_option
+def checkpoint_command(shell: Shell, as_json: bool) -> None:
+    """Sign the stream as it is now, and print the checkpoint: keep it elsewhere."""
+    found = shell.call("make_checkpoint", MakeCheckpoint())
+    if as_json:
+        print_json(found)
+    else:
+        print(found.note, end="")
+
+
+@_sub(audit_command, "key")
+def key_command(shell: Shell) -> None:
+    """Print the key that verifies checkpoints: keep it elsewhere."""
+    key = shell.call("checkpoints", GetCheckpoints(limit=1)).key
+    if not key:
+        raise Refused("the cluster has no audit key: set audit_key on every NameNode")
+    print(key)
+
+
+@_sub(audit_command, "prove")
+@click.argument("offset", type=click.IntRange(min=1))
+@click.option(
+    "--size", type=click.IntRange(min=1), help="Of a tree that has a checkpoint; else as it is."
+)
+def prove_command(shell: Shell, offset: int, size: int | None) -> None:
+    """Prove that event OFFSET is in the stream: checked here, and printed as JSON for others."""
+    proof: Proof = shell.call("event_proof", GetProof(size=size or 0, offset=offset))
+    leaf = merkle.leaf_hash(proof.leaf)
+    if not merkle.verify_inclusion(leaf, offset - 1, proof.size, proof.hashes, proof.root):
+        raise DfsError("the proof that the NameNode gave is wrong")
+    print(
+        json.dumps(
+            {
+                "offset": offset,
+                "size": proof.size,
+                "event_hash": proof.leaf.hex(),
+                "root": proof.root.hex(),
+                "proof": [entry.hex() for entry in proof.hashes],
+            }
+        )
+    )
