@@ -21,6 +21,10 @@ GROUPS = {
     "metadata": ("metadata", "measure", "metadata calls from two processes, one stat"),
     "command": ("metadata", "measure_command", "dfs ls as a process"),
     "namenode": ("scale", "measure", "a NameNode with a million files: memory, restart, paging"),
+    "peer": ("peers", "measure_add", "content added to a peer"),
+    "gateway": ("peers", "measure_gateway", "raw blocks over HTTP"),
+    "exchange": ("peers", "measure_exchange", "one DAG from four limited peers"),
+    "network": ("peers", "measure_network", "finding providers among 50 and 10,000 peers"),
     "datanode": ("stalled", "measure", "a DataNode's memory, 32 writers, one of them stalled"),
 }
 

@@ -87,10 +87,11 @@ class Peers:
         self.all: list[Peer] = []
         self.session = aiohttp.ClientSession()
 
-    async def grow(self, count: int, **settings: Any) -> list[Peer]:
+    async def grow(self, count: int, *, alone: bool = False, **settings: Any) -> list[Peer]:
+        """*alone*: told of nobody."""
         made = []
         for _ in range(count):
-            bootstrap = (self.all[0].address,) if self.all else ()
+            bootstrap = (self.all[0].address,) if self.all and not alone else ()
             peer = Peer(self.folder / f"peer{len(self.all)}", bootstrap, **settings)
             await peer.start()
             self.all.append(peer)
