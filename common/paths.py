@@ -65,6 +65,19 @@ def parse(path: str) -> Components:
     return components
 
 
+def is_plain(path: str, name: str) -> bool:
+    """Whether *path*, made of the path of a directory, "/" and *name*, is short and simple enough to need no parsing."""
+    return (
+        len(path) <= NAME_LIMIT_BYTES
+        and path.startswith("/")
+        and name != ""
+        and name != "."
+        and name != ".."
+        and path.isascii()
+        and "\x00" not in name
+    )
+
+
 def join(components: Components) -> str:
     """The path text of *components*; the root is "/"."""
     return "/" + "/".join(components)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ...common.codec import failure_of
 from ...common.errors import (
@@ -47,7 +47,7 @@ from ..store import sql
 from ..store.base import NewEvent, Transaction
 from ..store.sql import FLAG_OPEN, FLAG_QUOTA, KIND_DIRECTORY, INode
 from .access import require_below
-from .walk import Walk, existing, existing_file, status, walk, walk_parts
+from .walk import Walk, existing, existing_file, file_at, status, walk, walk_each, walk_parts
 
 MAX_LOCATED_PAGE = 1_000
 
@@ -57,8 +57,27 @@ def stat(tx: Transaction, caller: Caller, request: Stat) -> FileStatus:
     return status(node, found.path)
 
 
+def stat_each(tx: Transaction, caller: Caller, paths: Sequence[str]) -> list[FileStatus | DfsError]:
+    """As `stat` of each of *paths*, together."""
+    return [
+        found
+        if isinstance(found, DfsError)
+        else status(found.node, found.path)
+        if found.node is not None
+        else PathNotFound(f"{shown(found.path)} does not exist")
+        for found in walk_each(tx, caller, paths)
+    ]
+
+
 def stat_many(tx: Transaction, caller: Caller, request: StatMany) -> StatusList:
-    return each_status([(lambda p=path: stat(tx, caller, Stat(path=p))) for path in request.paths])  # type: ignore[misc]
+    return StatusList(
+        results=[
+            StatusResult(failure=failure_of(found))
+            if isinstance(found, DfsError)
+            else StatusResult(status=found)
+            for found in stat_each(tx, caller, request.paths)
+        ]
+    )
 
 
 def each_status(calls: list[Callable[[], FileStatus]]) -> StatusList:
@@ -111,9 +130,9 @@ def locate_many(
     tx: Transaction, caller: Caller, request: LocateMany, *, nodes: NodeDirectory
 ) -> LocatedMany:
     found: list[tuple[FileStatus, INode] | DfsError] = []
-    for path in request.paths:
+    for walked in walk_each(tx, caller, request.paths):
         try:
-            place, node = existing_file(tx, caller, path)
+            place, node = file_at(walked)
             require(caller, node, READ, place.path)
             found.append((status(node, place.path), node))
         except DfsError as error:
@@ -243,13 +262,15 @@ def mkdirs(tx: Transaction, caller: Caller, request: Mkdirs, *, now_ms: int) -> 
             raise PathExists(f"{shown(found.path)} exists")
         return status(found.node, found.path)
     require_creation(tx, caller, found, parents=request.parents)
-    # Whoever creates parents must be able to go on inside them, whatever the last one's mode.
-    above, extra = (
-        request.mode | 0o300,
-        None if request.unmasked is None else request.unmasked | 0o300,
-    )
-    chain = make_parents(tx, caller, found, above, now_ms, found.missing - 1, extra)
-    final = found._replace(chain=chain, missing=1)
+    final = found
+    if found.missing > 1:
+        # Whoever creates parents must be able to go on inside them, whatever the last one's mode.
+        above, extra = (
+            request.mode | 0o300,
+            None if request.unmasked is None else request.unmasked | 0o300,
+        )
+        chain = make_parents(tx, caller, found, above, now_ms, found.missing - 1, extra)
+        final = found._replace(chain=chain, missing=1)
     chain = make_parents(tx, caller, final, request.mode, now_ms, 1, request.unmasked)
     quotas.charge(tx, found.chain, found.missing, 0)
     return status(chain[-1], found.path)

@@ -34,7 +34,7 @@ class NewEvent(NamedTuple):
 
 
 class DirectoryCache(Protocol):
-    """Directories already resolved, by (parent inode id, name).
+    """Directories already resolved, by (parent inode id, name), and whole ways to a directory by its path.
 
     The store sees to it that what is found here is what the transaction's own snapshot would say. Values are rows as
     `namenode/store/sql.py` selects them. Only directories may be put in.
@@ -44,7 +44,14 @@ class DirectoryCache(Protocol):
 
     def put(self, key: tuple[int, str], row: Row) -> None: ...
 
-    def drop(self, key: tuple[int, str]) -> None: ...
+    def way(self, path: str) -> tuple[tuple[str, ...], list[Row]] | None:
+        """The components of *path* and the rows from the root to it, if it was put in. "" is the root."""
+
+    def put_way(self, path: str, way: tuple[tuple[str, ...], list[Row]]) -> None:
+        """*path* as `paths.join` gives it, "" for the root. Nobody may change *way* afterwards."""
+
+    def drop(self, key: tuple[int, str]) -> None:
+        """Forget a directory, and the ways that lead through it."""
 
 
 class Transaction(Protocol):
@@ -57,6 +64,10 @@ class Transaction(Protocol):
         """The first row, or None."""
 
     def all(self, statement: str, params: Params = ()) -> list[Row]: ...
+
+    def inodes(self, keys: Sequence[tuple[int, str]]) -> list[Row]:
+        """Rows of inodes (columns as in `namenode/store/sql.py`) at (parent inode id, name), in any order; fewer
+        where nothing is there."""
 
     def execute(self, statement: str, params: Params = ()) -> int:
         """Run a statement that writes; the number of rows it changed."""

@@ -25,7 +25,7 @@ from ...common.errors import DfsError, DiskFull, StoreConflict, StoreError, Unav
 from ...common.retry import backoff_s
 from ...common.runtime import Clock, system_random
 from ..events import INSERT_PENDING
-from . import answers, migrate
+from . import answers, migrate, sql
 from .base import (
     DirectoryCache,
     NewEvent,
@@ -37,6 +37,7 @@ from .base import (
     Row,
     Transaction,
 )
+from .directories import Directories
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -55,29 +56,13 @@ def translated(statement: str) -> str:
     return statement.replace("%", "%%").replace("?", "%s")
 
 
-class _TransactionDirectories:
-    """Directories resolved within one transaction."""
-
-    def __init__(self) -> None:
-        self._rows: dict[tuple[int, str], Row] = {}
-
-    def get(self, key: tuple[int, str]) -> Row | None:
-        return self._rows.get(key)
-
-    def put(self, key: tuple[int, str], row: Row) -> None:
-        self._rows[key] = row
-
-    def drop(self, key: tuple[int, str]) -> None:
-        self._rows.pop(key, None)
-
-
 class PostgresTransaction:
     """One attempt at one operation (or, reading, at several on one snapshot)."""
 
     def __init__(self, connection: psycopg.Connection[Row], store: PostgresStore) -> None:
         self._cursor = connection.cursor()
         self._store = store
-        self._cache = _TransactionDirectories()
+        self._cache = Directories()  # resolved within this transaction
         self.directories: DirectoryCache | None = self._cache
         self.holders: set[str] = set()
         self.events: list[NewEvent] = []
@@ -87,6 +72,9 @@ class PostgresTransaction:
 
     def all(self, statement: str, params: Params = ()) -> list[Row]:
         return self._cursor.execute(translated(statement), params).fetchall()
+
+    def inodes(self, keys: Sequence[tuple[int, str]]) -> list[Row]:
+        return sql.one_by_one(self, keys)
 
     def execute(self, statement: str, params: Params = ()) -> int:
         return self._cursor.execute(translated(statement), params).rowcount

@@ -14,6 +14,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+import msgspec
+
+from ...common.codec import to_json
 from ...common.errors import DfsError, InternalError, StoreError
 from ...common.runtime import Clock
 from ...common.sqlite import (
@@ -25,7 +28,7 @@ from ...common.sqlite import (
     database_error,
 )
 from ..events import INSERT, Sealer
-from . import answers, migrate
+from . import answers, migrate, sql
 from .base import (
     DirectoryCache,
     NewEvent,
@@ -37,12 +40,13 @@ from .base import (
     Row,
     Transaction,
 )
+from .directories import Directories
 
 T = TypeVar("T")
 WORDS: Final = {"blob": "BLOB", "text": "TEXT", "clustered": "WITHOUT ROWID"}
 ID_RANGE: Final = 4_096  # ids taken from a counter at a time
-CACHED_DIRECTORIES: Final = 20_000
 RESENT_KEPT: Final = 100_000
+_rows_of = msgspec.json.Decoder(list[Row]).decode
 
 
 class Epoch:
@@ -56,27 +60,6 @@ class Epoch:
 
     def __init__(self) -> None:
         self.value = 0
-
-
-class Directories:
-    """A bounded map of resolved directories."""
-
-    __slots__ = ("_rows", "get")
-
-    def __init__(self) -> None:
-        self._rows: dict[tuple[int, str], Row] = {}
-        self.get = self._rows.get  # called for every component of every path
-
-    def put(self, key: tuple[int, str], row: Row) -> None:
-        if len(self._rows) >= CACHED_DIRECTORIES:
-            self._rows.clear()
-        self._rows[key] = row
-
-    def drop(self, key: tuple[int, str]) -> None:
-        self._rows.pop(key, None)
-
-    def clear(self) -> None:
-        self._rows.clear()
 
 
 class ReadTransaction:
@@ -94,6 +77,10 @@ class ReadTransaction:
 
     def all(self, statement: str, params: Params = ()) -> list[Row]:
         return self._execute(statement, params).fetchall()
+
+    def inodes(self, keys: Sequence[tuple[int, str]]) -> list[Row]:
+        (found,) = self._execute(sql.CHILDREN_OF, (to_json(keys).decode(),)).fetchone()
+        return _rows_of(found)
 
     def execute(self, statement: str, params: Params = ()) -> int:
         raise InternalError("a reading operation tried to write")
@@ -138,6 +125,9 @@ class WriteTransaction:
 
     def all(self, statement: str, params: Params = ()) -> list[Row]:
         return self._execute(statement, params).fetchall()
+
+    def inodes(self, keys: Sequence[tuple[int, str]]) -> list[Row]:
+        return sql.one_by_one(self, keys)
 
     def execute(self, statement: str, params: Params = ()) -> int:
         self._written += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable
@@ -56,6 +57,8 @@ def arguments() -> argparse.Namespace:
 
 def main() -> int:
     given = arguments()
+    # Whoever ends a benchmark wants its processes to end too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     folder = Path(tempfile.mkdtemp(prefix="twinfs-bench-", dir=given.dir))
     settings = Settings(folder, runs=given.runs, seed=given.seed)
     report = Report(settings={"runs": given.runs, "seed": given.seed, "groups": given.groups})

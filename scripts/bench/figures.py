@@ -40,6 +40,7 @@ class Figure:
     at_least: float | None = None
     at_most: float | None = None
     of_bound: bool = False
+    smaller: bool = False  # less is better
     note: str = ""
 
     @property
@@ -53,8 +54,12 @@ class Figure:
             return None
         if len(self.bound.values) == len(self.values):
             pairs = zip(self.values, self.bound.values, strict=True)
-            return statistics.median(value / bound for value, bound in pairs)
-        return self.median / self.bound.median
+            return statistics.median(self._ratio(*pair) for pair in pairs)
+        return self._ratio(self.median, self.bound.median)
+
+    def _ratio(self, value: float, bound: float) -> float:
+        over, under = (bound, value) if self.smaller else (value, bound)
+        return over / under if under else float("inf")
 
     @property
     def reached(self) -> bool | None:
@@ -74,7 +79,7 @@ class Figure:
         if limit is None:
             return ""
         sign = ">=" if self.at_least is not None else "<="
-        return f"{sign} {limit:.0%} of bound" if self.of_bound else f"{sign} {number(limit)}"
+        return f"{sign} {limit:g} x" if self.of_bound else f"{sign} {number(limit)}"
 
 
 @dataclass

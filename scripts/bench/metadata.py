@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import statistics
 import subprocess
 import sys
-from pathlib import Path
 
 import bounds
+from clients import seconds_of
 from cluster import Cluster, dfs, running
 from figures import Figure, Series
 from settings import Settings
@@ -29,7 +28,6 @@ NAMES = {
     "rename": "rename, durable",
 }
 SINGLE_STATS = 2_000
-WORKER = Path(__file__).with_name("metadata_client.py")
 
 
 def measure(settings: Settings) -> list[Figure]:
@@ -87,32 +85,11 @@ async def _prepare(cluster: Cluster) -> None:
 def _rate(cluster: Cluster, operation: str) -> float:
     """Calls a second from the first client's start to the last one's end."""
     count = COUNTS[operation] // PROCESSES
-    clients = [
-        subprocess.Popen(
-            [
-                *(sys.executable, str(WORKER), cluster.url, operation),
-                *(str(count), str(IN_FLIGHT // PROCESSES), str(number)),
-            ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for number in range(PROCESSES)
-    ]
-    for client in clients:
-        assert client.stdout is not None
-        client.stdout.readline()  # connected
-    for client in clients:
-        assert client.stdin is not None
-        client.stdin.write("go\n")
-        client.stdin.flush()
-    spans = []
-    for client in clients:
-        told, _ = client.communicate()
-        if client.returncode:
-            raise SystemExit(f"a client of {operation} failed")
-        spans.append(json.loads(told))
-    took_s = max(span["ended_s"] for span in spans) - min(span["began_s"] for span in spans)
+    share = [str(count), str(IN_FLIGHT // PROCESSES)]
+    took_s = seconds_of(
+        "metadata_client.py",
+        [[cluster.url, operation, *share, str(number)] for number in range(PROCESSES)],
+    )
     return count * PROCESSES / took_s
 
 
