@@ -13,7 +13,17 @@ from typing import Any
 
 from ..common import codec
 from ..common.codec import MSGPACK, error_of, pack
-from ..common.errors import DfsError, InvalidConfig, InvalidRequest, SafeMode, Unavailable
+from ..common.errors import (
+    Busy,
+    DfsError,
+    InvalidConfig,
+    InvalidRequest,
+    SafeMode,
+    ShuttingDown,
+    StoreConflict,
+    StoreUnavailable,
+    Unavailable,
+)
 from ..common.messages import Failure
 from ..common.model import Struct
 from ..common.operations import OPERATIONS
@@ -22,10 +32,14 @@ from ..common.retry import backoff_s
 from ..common.runtime import SystemClock, system_random
 
 CALL_TIMEOUT_S = 120.0
+RETRIED = (Unavailable, SafeMode, ShuttingDown, Busy, StoreConflict, StoreUnavailable)
 
 
 class HttpNameNode:
-    """A kept-alive connection to one NameNode. Not to be shared between threads."""
+    """A kept-alive connection to a NameNode. Not to be shared between threads.
+
+    *url* may be several, joined by commas: NameNodes of one cluster. The next one is asked when one can't be reached.
+    """
 
     def __init__(
         self,
@@ -36,11 +50,12 @@ class HttpNameNode:
         connect_timeout_s: float = 5.0,
         proxy: str = "",
     ) -> None:
-        parts = urllib.parse.urlsplit(url)
-        if parts.scheme != "http" or not parts.hostname:
-            raise InvalidConfig(f"the NameNode's URL must be http://HOST:PORT, not {url!r}")
-        self._url = url
-        self._host, self._port = parts.hostname, parts.port or 9870
+        self._places: list[tuple[str, str, int]] = []  # (url, host, port), the one asked first
+        for single in url.split(","):
+            parts = urllib.parse.urlsplit(single.strip())
+            if parts.scheme != "http" or not parts.hostname:
+                raise InvalidConfig(f"the NameNode's URL must be http://HOST:PORT, not {single!r}")
+            self._places.append((single.strip(), parts.hostname, parts.port or 9870))
         self._user = user
         self._retry_s = retry_s
         self._connect_timeout_s = connect_timeout_s
@@ -61,25 +76,33 @@ class HttpNameNode:
         while True:
             try:
                 return self._once(operation, request, name)
-            except (Unavailable, SafeMode) as error:
+            except RETRIED as error:
+                self._turn()
                 delay_s = backoff_s(attempt, self._rng, base_s=0.05, cap_s=2.0)
                 if self._clock.monotonic_s() + delay_s > deadline_s:
                     raise error
                 attempt += 1
                 pause.wait(delay_s)
 
+    def _turn(self) -> None:
+        """Ask another NameNode next time, if there is one."""
+        if len(self._places) > 1:
+            self.close()
+            self._places.append(self._places.pop(0))
+
     def _once(self, operation: str, request: Struct, name: str) -> Any:
         headers = {"Content-Type": MSGPACK, "X-TwinFS-Request": name}
+        url, host, port = self._places[0]
         try:
             headers["X-TwinFS-User"] = self._user
             if self._connection is None:
                 proxy = self._proxy
                 self._connection = http.client.HTTPConnection(
-                    *(proxy[:2] if proxy else (self._host, self._port)),
+                    *(proxy[:2] if proxy else (host, port)),
                     timeout=self._connect_timeout_s,
                 )
                 if proxy is not None:
-                    self._connection.set_tunnel(self._host, self._port, headers=proxy.headers)
+                    self._connection.set_tunnel(host, port, headers=proxy.headers)
                 self._connection.connect()
                 self._connection.sock.settimeout(CALL_TIMEOUT_S)
             self._connection.request(
@@ -90,14 +113,14 @@ class HttpNameNode:
         except (OSError, http.client.HTTPException) as error:
             self.close()
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            raise Unavailable(f"can't reach the NameNode at {self._url}: {reason}") from None
+            raise Unavailable(f"can't reach the NameNode at {url}: {reason}") from None
         if response.status == 200:
             return codec.unpack(body, OPERATIONS[operation].response)
         try:
             failure = codec.unpack(body, Failure)
         except InvalidRequest:
             raise DfsError(
-                f"{self._url} answered {response.status} {response.reason}: is it a NameNode?"
+                f"{url} answered {response.status} {response.reason}: is it a NameNode?"
             ) from None
         raise error_of(failure)
 

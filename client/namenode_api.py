@@ -16,12 +16,15 @@ import msgspec
 from ..common import codec
 from ..common.codec import error_of, pack
 from ..common.errors import (
+    Busy,
     DfsError,
     InvalidRequest,
     NotEnoughDataNodes,
     RequestTooLarge,
     SafeMode,
     ShuttingDown,
+    StoreConflict,
+    StoreUnavailable,
     Unavailable,
 )
 from ..common.messages import (
@@ -41,6 +44,8 @@ T = TypeVar("T")
 MAX_CALLS = 1_024  # in one frame
 MAX_FRAME_FILL = MAX_FRAME_BYTES // 2
 RETRY_BASE_S, RETRY_CAP_S = 0.05, 2.0
+# What a NameNode answers that will do later what it can't do now.
+RETRIED = (SafeMode, ShuttingDown, NotEnoughDataNodes, Busy, StoreConflict, StoreUnavailable)
 
 
 class NameNode(Protocol):
@@ -122,7 +127,7 @@ class RpcNameNode:
         call_id = self._next_id = self._next_id + 1
         try:
             return await self._start(operation, request, call_id, again=False)
-        except (SafeMode, ShuttingDown, NotEnoughDataNodes) as error:
+        except RETRIED as error:
             return await self._again(operation, request, call_id, error)
 
     def start(self, operation: str, request: Struct) -> asyncio.Future[Any]:
@@ -166,7 +171,7 @@ class RpcNameNode:
             attempt += 1
             try:
                 return await self._start(operation, request, call_id, again=True)
-            except (SafeMode, ShuttingDown, NotEnoughDataNodes) as again:
+            except RETRIED as again:
                 error = again
 
     def _flush(self) -> None:

@@ -26,6 +26,7 @@
     ├── StorageError              DiskFull, VolumeFailed
     ├── ServiceError              try again later: the only retryable branch
     │   ├── SafeMode, Busy, ShuttingDown, NotEnoughDataNodes
+    │   ├── StoreUnavailable      the NameNode can't reach its database
     │   ├── Unavailable           nobody answered  └── ConnectionLost
     │   └── TimedOut              the answer came too late
     ├── StoreError                StoreTooNew, StoreConflict, StoreDamaged
@@ -252,6 +253,10 @@ class ShuttingDown(ServiceError):
 
 class NotEnoughDataNodes(ServiceError):
     code = "not-enough-datanodes"
+
+
+class StoreUnavailable(ServiceError):
+    code = "store-unavailable"
 
 
 class Unavailable(ServiceError):

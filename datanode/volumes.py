@@ -57,6 +57,7 @@ class Volume:
         self.reserved_bytes = reserved_bytes
         self.failure = ""
         self.lock = threading.Lock()
+        self._identifying = threading.Lock()  # several NameNodes may answer at once
         self._checking = threading.Lock()  # two probes at once would take each other's file away
         try:
             for name in ("", "blocks", "writing", "quarantine"):
@@ -104,6 +105,10 @@ class Volume:
 
     def identify(self, *, node_uuid: str, cluster_id: str, node_id: int) -> None:
         """Write down whom the volume belongs to."""
+        with self._identifying:
+            self._identify(node_uuid, cluster_id, node_id)
+
+    def _identify(self, node_uuid: str, cluster_id: str, node_id: int) -> None:
         belongs = {"node_uuid": node_uuid, "cluster_id": cluster_id, "node_id": node_id}
         wanted = {**self.version, **belongs}
         if wanted == self.version and (self.path / "VERSION").exists():

@@ -73,7 +73,7 @@ class Shell:
         """One call to the NameNode, blocking."""
         if self._namenode is None:
             self._namenode = HttpNameNode(
-                self.config.namenode.split(",")[0],
+                self.config.namenode,
                 user=self.user,
                 retry_s=self.config.retry_s,
                 connect_timeout_s=self.config.connect_timeout_s,

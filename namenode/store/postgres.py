@@ -14,6 +14,7 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -21,7 +22,7 @@ import psycopg
 from psycopg import errors as pg
 
 from ...common import disk
-from ...common.errors import DfsError, DiskFull, StoreConflict, StoreError, Unavailable
+from ...common.errors import DfsError, DiskFull, StoreConflict, StoreError, StoreUnavailable
 from ...common.retry import backoff_s
 from ...common.runtime import Clock, system_random
 from ..events import INSERT_PENDING
@@ -44,9 +45,11 @@ T = TypeVar("T")
 WORDS: Final = {"blob": "BYTEA", "text": 'TEXT COLLATE "C"', "clustered": ""}
 DATABASE: Final = Path("postgresql")  # what fault plans call it
 CONNECTIONS: Final = 8
-ATTEMPTS: Final = 12
+ATTEMPTS: Final = 40
+PATIENCE: Final = 2  # conflicts after which an operation waits until it is alone
 RETRY_TOTAL_S: Final = 10.0
 ID_RANGE: Final = 1_000
+RETRY_LOCK: Final = 0x74777271  # key of the advisory lock: shared by all operations, held alone by those that met conflicts
 MIGRATION_LOCK: Final = 0x7477696E  # key of the advisory lock around migrations
 
 
@@ -126,9 +129,13 @@ class PostgresStore:
             connection = psycopg.connect(self._url, autocommit=True, connect_timeout=10)
             connection.execute("SET client_min_messages = warning")
             connection.execute("SET synchronous_commit = on")
+            # A scan of a small table locks all of it against all other transactions (as far as SERIALIZABLE locks).
+            connection.execute("SET enable_seqscan = off")
             return connection
         except psycopg.Error as error:
-            raise Unavailable(f"can't connect to the metadata database: {_first(error)}") from None
+            raise StoreUnavailable(
+                f"can't connect to the metadata database: {_first(error)}"
+            ) from None
 
     def _prepare(self, owner: str, group: str) -> None:
         with self._connect() as connection:
@@ -199,13 +206,14 @@ class PostgresStore:
 
     # --- writing ---
 
-    def _retry(self, attempt: Callable[[], T]) -> T:
-        """Run *attempt* until it meets no conflict; StoreConflict when time or attempts run out."""
+    def _retry(self, attempt: Callable[[int], T]) -> T:
+        """Run *attempt*, which is told how often it was tried before, until it meets no conflict; StoreConflict when time or
+        attempts run out."""
         waited_s = 0.0
         pause = threading.Event()
         for number in range(ATTEMPTS):
             try:
-                return attempt()
+                return attempt(number)
             except (pg.SerializationFailure, pg.DeadlockDetected, pg.UniqueViolation) as error:
                 last: Exception = error
             except pg.DiskFull:
@@ -213,7 +221,7 @@ class PostgresStore:
             except pg.OperationalError as error:
                 # The connection broke. An operation without a request id might have been committed just before:
                 # only the caller can know, so it is told.
-                raise Unavailable(f"lost the metadata database: {_first(error)}") from None
+                raise StoreUnavailable(f"lost the metadata database: {_first(error)}") from None
             except (psycopg.Error, OSError) as error:
                 raise StoreError(f"the metadata database failed: {_first(error)}") from None
             delay_s = backoff_s(number, self._rng, base_s=0.005, cap_s=1.0)
@@ -231,6 +239,8 @@ class PostgresStore:
             connection.isolation_level = psycopg.IsolationLevel.SERIALIZABLE
             connection.read_only = False
             with connection.transaction():
+                # Until the end of this transaction, nobody has the lock alone.
+                connection.execute("SELECT pg_advisory_xact_lock_shared(%s)", (RETRY_LOCK,))
                 tx = PostgresTransaction(connection, self)
                 result = operation(tx)
                 if tx.events:
@@ -258,7 +268,18 @@ class PostgresStore:
         def committed(connection: psycopg.Connection[Row]) -> T:
             return disk.commit(lambda: work(connection), DATABASE, "database.commit")
 
-        return self._retry(lambda: self._with_connection(committed))
+        def alone(tried: int, connection: psycopg.Connection[Row]) -> T:
+            """Who has met conflicts goes when nobody else does, and so meets none. The lock is taken before the snapshot."""
+            if tried < PATIENCE:
+                return committed(connection)
+            connection.execute("SELECT pg_advisory_lock(%s)", (RETRY_LOCK,))
+            try:
+                return committed(connection)
+            finally:
+                if not connection.closed:
+                    connection.execute("SELECT pg_advisory_unlock(%s)", (RETRY_LOCK,))
+
+        return self._retry(lambda tried: self._with_connection(partial(alone, tried)))
 
     async def run(self, operation: Operation[T]) -> T:
         return await self._in_thread(lambda: self._commit(operation, None))
@@ -330,7 +351,7 @@ class PostgresStore:
                         results.append(error)
             return results
 
-        return await self._in_thread(lambda: self._retry(lambda: self._with_connection(work)))
+        return await self._in_thread(lambda: self._retry(lambda _: self._with_connection(work)))
 
     def submit_reads(self, operations: Sequence[Operation[Any]]) -> asyncio.Future[list[Any]]:
         return asyncio.ensure_future(self.read_each(operations))
