@@ -195,6 +195,8 @@ class ClientConfig:
     """Every `dfs` command and `FileSystem`."""
 
     namenode: str = "http://127.0.0.1:9870"
+    peer: str = "http://127.0.0.1:9864"  # for commands that ask a peer
+    peer_token: str = ""  # that peer's own, where it is on another machine
     user: str = ""  # "" = the account that runs the program
     replication: int = 0  # 0 = the cluster's default
     block_bytes: int = 0  # 0 = the cluster's default

@@ -267,6 +267,7 @@ class LocalWriter:
         self._store = cids.store
         self._block = _reference(cids.next_id(), LOCAL_GENERATION)
         self._replica = self._store.begin(self._block, self, expected_bytes)
+        self._done = False
 
     @property
     def length(self) -> int:
@@ -289,9 +290,14 @@ class LocalWriter:
     def finish(self, names: Sequence[tuple[bytes, int, int]] = ()) -> bytes:
         """Publish it, durably, with further hashes (key, start, length) of what is in it; its chunk digests."""
         rows = [(key, self._block.block_id, start, length) for key, start, length in names]
-        return self._store.finalize(self._replica, self, durable=True, names=rows)
+        digests = self._store.finalize(self._replica, self, durable=True, names=rows)
+        self._done = True
+        return digests
 
     def abandon(self) -> None:
+        """Give up what is not finished; nothing once it is."""
+        if self._done:
+            return
         with contextlib.suppress(DfsError):
             self._store.discard(self._replica)
 

@@ -55,6 +55,10 @@ COMMANDS = {
     "namenode": "admin",
     "datanode": "admin",
     "cluster": "cluster",
+    "peers": "peers",
+    "providers": "peers",
+    "name": "peers",
+    "peer": "peers",
 }
 
 

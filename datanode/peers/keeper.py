@@ -88,9 +88,11 @@ class Keeper:
 
     # --- pinning ---
 
-    async def pin(self, cid: Cid, *, kind: str, name: str) -> None:
-        """Keep a DAG (or one block) on this peer: fetched if it is not here, durable when this returns."""
-        if kind == "recursive":
+    async def pin(self, cid: Cid, *, kind: str, name: str, here: bool = False) -> None:
+        """Keep a DAG (or one block) on this peer: fetched if it is not *here*, durable when this returns."""
+        if here:
+            pass
+        elif kind == "recursive":
             await self._fetcher.fetch(cid)
         else:
             await self._fetcher.fetch_block(cid)

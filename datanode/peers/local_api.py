@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import ipaddress
 import json
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 from aiohttp import web
 
+from ...common.checksum import CHUNK_BYTES
 from ...common.codec import failure_of, from_json, to_json
 from ...common.errors import (
     DfsError,
@@ -20,11 +22,12 @@ from ...common.errors import (
     RequestTooLarge,
     http_status,
 )
-from ...common.ipld import car
+from ...common.ipld import car, multihash
 from ...common.ipld.cid import Cid
-from ...common.model import Struct
+from ...common.model import MAX_BLOCK_BYTES, Struct
 from ...common.peerid import name_of, shown
 from ...common.peering import MAX_REPLICAS
+from ..cidstore import LocalWriter
 from .fetching import Progress
 
 if TYPE_CHECKING:
@@ -39,6 +42,7 @@ class PinRequest(Struct, frozen=True, kw_only=True):
     kind: Literal["recursive", "direct"] = "recursive"
     replicas: Annotated[int, msgspec.Meta(ge=0, le=MAX_REPLICAS)] = 0  # 0: this peer alone
     name: Annotated[str, msgspec.Meta(max_length=255)] = ""
+    here: bool = False  # the caller has just put all of it here: don't look
 
 
 class CidRequest(Struct, frozen=True, kw_only=True):
@@ -74,6 +78,7 @@ class LocalApi:
             web.get("/v1/peer/pins", self._checked(self.pins)),
             web.post("/v1/peer/fetch", self._checked(self.fetch)),
             web.post("/v1/peer/import", self._checked(self.take_car)),
+            web.post("/v1/peer/leaves", self._checked(self.take_leaves)),
             web.post("/v1/peer/have", self._checked(self.have)),
             web.post("/v1/peer/provide", self._checked(self.provide)),
             web.post("/v1/peer/names", self._checked(self.publish)),
@@ -141,7 +146,7 @@ class LocalApi:
         if wanted.replicas:
             holders = await self._service.keeper.pin_shared(cid, wanted.replicas, name=wanted.name)
             return _json({"cid": str(cid), "holders": [shown(peer) for peer in holders]})
-        await self._service.keeper.pin(cid, kind=wanted.kind, name=wanted.name)
+        await self._service.keeper.pin(cid, kind=wanted.kind, name=wanted.name, here=wanted.here)
         return _json({"cid": str(cid), "holders": [shown(self._service.node.identity.peer_id)]})
 
     async def unpin(self, request: web.Request) -> web.Response:
@@ -224,6 +229,48 @@ class LocalApi:
             }
         )
 
+    async def take_leaves(self, request: web.Request) -> web.Response:
+        """Chunks of a file, whole ones but for the last, as one replica; the digests that were found, of ?hash=."""
+        length = request.content_length
+        if length is None or not 0 < length <= MAX_BLOCK_BYTES:
+            raise RequestTooLarge("leaves come up to 128 MiB at a time, with their length said")
+        code = multihash.NAMES.get(request.query.get("hash", "blake3"), -1)
+        if code not in (multihash.BLAKE3, multihash.SHA2_256):
+            raise InvalidRequest("leaves are hashed by blake3 or sha2-256")
+        content = self._service.content
+        writer = await content.run(content.cids.begin, length)
+        digests: list[bytes] = []
+        writing: asyncio.Future[bytes] | None = None
+        try:
+            left = length
+            while left:
+                # The next chunk comes in while the one before is hashed and written.
+                chunk = await request.content.readexactly(min(CHUNK_BYTES, left))
+                left -= len(chunk)
+                if writing is not None:
+                    digests.append(await writing)
+                writing = asyncio.ensure_future(content.run(_take, writer, chunk, code))
+            assert writing is not None
+            digests.append(await writing)
+            names = []
+            if code != multihash.BLAKE3:
+                names = [
+                    (
+                        bytes((code,)) + digest,
+                        n * CHUNK_BYTES,
+                        min(CHUNK_BYTES, length - n * CHUNK_BYTES),
+                    )
+                    for n, digest in enumerate(digests)
+                ]
+            await content.run(writer.finish, names)
+        except asyncio.IncompleteReadError:
+            raise InvalidRequest("the leaves end too early") from None
+        finally:
+            if writing is not None:
+                await asyncio.gather(writing, return_exceptions=True)
+            await content.run(writer.abandon)
+        return _json({"digests": [digest.hex() for digest in digests]})
+
     async def have(self, request: web.Request) -> web.Response:
         wanted = await self._body(request, HaveRequest)
         cids = [Cid.parse(text) for text in wanted.cids]
@@ -260,6 +307,13 @@ class LocalApi:
         if len(path) > 1000:
             raise InvalidRequest("the path is too deep")
         return _json({"path": "/".join([f"/ipfs/{root}", *path]), "holds_s": holds_s})
+
+
+def _take(writer: LocalWriter, chunk: bytes, code: int) -> bytes:
+    """Write one chunk; its digest by the hash function *code*."""
+    digest = multihash.digest(code, chunk)[2:]
+    writer.write(memoryview(chunk), digest if code == multihash.BLAKE3 else b"")
+    return digest
 
 
 def _json(value: Any) -> web.Response:

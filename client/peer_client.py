@@ -1,0 +1,155 @@
+"""Calls to one peer, blocking: what its own user may ask of it. See `datanode/peers/local_api.py`."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import urllib.parse
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from ..common.codec import error_of, from_json
+from ..common.errors import ConnectionLost, InvalidConfig, InvalidRequest, Unavailable
+from ..common.ipld.cid import Cid
+from ..common.messages import Failure
+
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
+PIECE_BYTES = 1024 * 1024
+
+
+class PeerClient:
+    """One connection to a peer, kept open. For one thread at a time."""
+
+    def __init__(self, url: str, *, token: str = "", timeout_s: float = 60.0) -> None:
+        """*token*: the peer's own, needed from another machine. InvalidConfig for a URL that is none."""
+        parts = urllib.parse.urlsplit(url)
+        try:
+            host, port = parts.hostname, parts.port
+        except ValueError:
+            host = None
+        if parts.scheme != "http" or not host:
+            raise InvalidConfig(f"a peer's URL is http://HOST:PORT, not {url!r}")
+        self.url = f"http://{parts.netloc}"
+        self._token = token
+        self._timeout_s = timeout_s
+        self._connection = http.client.HTTPConnection(host, port or 80, timeout=timeout_s)
+
+    def another(self) -> PeerClient:
+        """A further connection to the same peer."""
+        return PeerClient(self.url, token=self._token, timeout_s=self._timeout_s)
+
+    def _headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self._token}"} if self._token else {}
+
+    def _failed(self, error: Exception) -> Unavailable:
+        self._connection.close()
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        return Unavailable(f"can't reach the peer at {self.url}: {reason}")
+
+    def _answer(self) -> http.client.HTTPResponse:
+        """The response; the error that it carries is raised."""
+        response = self._connection.getresponse()
+        if response.status >= 400:
+            body = response.read(MAX_ANSWER_BYTES)
+            try:
+                failure = from_json(body, Failure)
+            except InvalidRequest:
+                raise Unavailable(
+                    f"{self.url} answers with status {response.status}: is it a peer?"
+                ) from None
+            raise error_of(failure)
+        return response
+
+    def call(self, method: str, path: str, body: Any = None) -> Any:
+        """One request, JSON both ways."""
+        data = None if body is None else json.dumps(body).encode()
+        try:
+            self._connection.request(method, path, body=data, headers=self._headers())
+            return json.loads(self._answer().read(MAX_ANSWER_BYTES))
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise self._failed(error) from None
+
+    def get(self, path: str) -> bytes:
+        """The body of a GET."""
+        try:
+            self._connection.request("GET", path, headers=self._headers())
+            return self._answer().read(MAX_ANSWER_BYTES)
+        except (OSError, http.client.HTTPException) as error:
+            raise self._failed(error) from None
+
+    def lines(self, method: str, path: str, body: Any = None) -> Iterator[Any]:
+        """A request that answers with lines of JSON, as they come."""
+        data = None if body is None else json.dumps(body).encode()
+        try:
+            self._connection.request(method, path, body=data, headers=self._headers())
+            response = self._answer()
+            while line := response.readline(1024 * 1024):
+                found = json.loads(line)
+                if "error" in found:
+                    response.read()
+                    raise error_of(from_json(json.dumps(found["error"]).encode(), Failure))
+                yield found
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise self._failed(error) from None
+
+    # --- content ---
+
+    def have(self, cids: Sequence[Cid]) -> list[bool]:
+        found: list[bool] = []
+        for start in range(0, len(cids), 4096):
+            part = [str(cid) for cid in cids[start : start + 4096]]
+            found += self.call("POST", "/v1/peer/have", {"cids": part})["have"]
+        return found
+
+    def import_car(self, pieces: Iterable[bytes]) -> Any:
+        """Send a CAR; its blocks are durable when this returns."""
+        headers = {**self._headers(), "Content-Type": "application/vnd.ipld.car"}
+        try:
+            self._connection.request(
+                "POST", "/v1/peer/import", body=pieces, headers=headers, encode_chunked=True
+            )
+            return json.loads(self._answer().read(MAX_ANSWER_BYTES))
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise self._failed(error) from None
+
+    def send_leaves(
+        self, descriptor: int, runs: Sequence[tuple[int, int]], hash_name: str
+    ) -> list[bytes]:
+        """Chunks of a file, by the kernel: *runs* of (offset, length), whole chunks but for the last. Their digests.
+
+        Durable when this returns.
+        """
+        total = sum(length for _, length in runs)
+        connection = self._connection
+        try:
+            if connection.sock is None:
+                connection.connect()
+            connection.putrequest("POST", f"/v1/peer/leaves?hash={hash_name}")
+            for name, value in self._headers().items():
+                connection.putheader(name, value)
+            connection.putheader("Content-Length", str(total))
+            connection.endheaders()
+            out = connection.sock.fileno()
+            connection.sock.settimeout(None)  # sendfile on a blocking socket; the kernel waits
+            try:
+                for offset, length in runs:
+                    _send_range(out, descriptor, offset, length)
+            finally:
+                connection.sock.settimeout(connection.timeout)
+            answer = json.loads(self._answer().read(MAX_ANSWER_BYTES))
+            return [bytes.fromhex(digest) for digest in answer["digests"]]
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise self._failed(error) from None
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def _send_range(out: int, descriptor: int, offset: int, length: int) -> None:
+    while length:
+        sent = os.sendfile(out, descriptor, offset, min(length, 16 * PIECE_BYTES))
+        if sent == 0:
+            raise ConnectionLost("the file became shorter while it was read")
+        offset += sent
+        length -= sent
