@@ -181,6 +181,37 @@ class SmallWriter:
                 last = error
         raise last
 
+    async def store(
+        self, parts: Sequence[bytes], replication: int | None = None
+    ) -> list[BlockCommit]:
+        """Write blocks of at most one chunk (at most BATCH_FILES, about BATCH_BYTES) that belong to nothing yet."""
+        info = await self._session.info()
+        wanted = replication or info.default_replication
+        needed = min(info.min_replicas, wanted)
+        await self._session.keep_lease()
+        files = [SmallFile(part, PutFile(path="")) for part in parts]
+        excluded: list[NodeId] = []
+        last: DfsError = NotEnoughReplicas("no attempt was made")
+        for _ in range(ATTEMPTS):
+            first, allocation = await self._ids(len(files), wanted, excluded)
+            try:
+                commits = await self._session.run(
+                    self._write, files, first, allocation, allocation.nodes
+                )
+            except PipelineBroken as error:
+                excluded += error.failed
+                self._free.clear()
+                last = error
+                continue
+            held = set(commits[0].nodes)
+            if len(held) < len(allocation.nodes):
+                self._free.clear()  # a pipeline with a hole is not used again
+            if len(held) >= needed:
+                return commits
+            excluded += [n.node_id for n in allocation.nodes if n.node_id not in held]
+            last = NotEnoughReplicas(f"only {len(held)} of {needed} nodes could store the data")
+        raise last
+
     def _write(
         self,
         files: list[SmallFile],

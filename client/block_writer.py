@@ -84,6 +84,7 @@ class BlockWriter:
         if target.base is not None and resume_at is None:
             self.acked = target.base.length
         self.length = self.acked
+        self.digests = b""  # of the block's chunks, once it is finished
 
     def open(self) -> None:
         """Build the pipeline. PipelineBroken if its first node can't be used; nodes further on may be left out."""
@@ -201,6 +202,7 @@ class BlockWriter:
             raise self._broken(ChecksumMismatch("the block has another length than was sent"))
         self._pool.give(self.nodes[0], connection)
         self._connection = None
+        self.digests = done.digests
         return BlockCommit(
             block_id=self.target.block.block_id,
             generation=self.target.block.generation,

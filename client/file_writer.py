@@ -13,6 +13,7 @@ from ..common.messages import (
     AddBlock,
     BlockCommit,
     Complete,
+    FileDag,
     OpenedFile,
     Sync,
     UpdatePipeline,
@@ -20,6 +21,7 @@ from ..common.messages import (
 from ..common.model import BlockBase, FileStatus, NodeId, TargetBlock
 from ..common.transfer import Flag
 from .block_writer import BlockWriter, PipelineBroken
+from .dag_nodes import file_dag
 from .session import Session
 
 log = logging.getLogger(__name__)
@@ -40,6 +42,8 @@ class FileWriter:
         self._block_size = opened.status.block_size
         self._position = opened.status.length
         self._fresh = fresh
+        self._digests: dict[int, tuple[int, bytes]] = {}  # by block: its length and chunk digests
+        self._order: list[int] = []  # blocks, as they follow each other in the file
         self._target = opened.block  # the block to go on with (append)
         self._writer: BlockWriter | None = None
         self._needed = 1
@@ -172,6 +176,7 @@ class FileWriter:
         while self._finishing and (wait or self._finishing[0].done()):
             commits.append(await self._finishing[0])
             self._finishing.pop(0)
+            self._order.append(commits[-1].block_id)
         return commits
 
     async def _open_pipeline(self, target: TargetBlock) -> BlockWriter:
@@ -270,6 +275,7 @@ class FileWriter:
             try:
                 commit = await self._session.run(writer.finish)
                 if len(commit.nodes) >= self._needed:
+                    self._digests[commit.block_id] = (commit.length, writer.digests)
                     return commit
                 lost = [n.node_id for n in writer.nodes if n.node_id not in commit.nodes]
                 raise PipelineBroken("too few nodes finalized the block", lost)
@@ -343,19 +349,28 @@ class FileWriter:
                         writer = await self._recover(writer, error)
                 self._writer = None
                 self._finishing.append(asyncio.create_task(self._finish(writer)))
+            commits = await self._commits(wait=True)
             self._status = await self._session.namenode.call(
                 "complete",
                 Complete(
                     path=self._status.path,
                     inode_id=self._status.inode_id,
                     holder=self._session.holder,
-                    commits=await self._commits(wait=True),
+                    commits=commits,
+                    dag=await self._dag(),
                 ),
             )
         except BaseException:
             await self.abandon()
             raise
         self.closed = True
+
+    async def _dag(self) -> FileDag | None:
+        """The proof of the file's root, where this writer has seen all of its blocks; else it is made when it is asked for."""
+        if not self._fresh:
+            return None
+        blocks = [self._digests[block_id] for block_id in self._order]
+        return await file_dag(self._session, blocks, self._status.replication)
 
     async def abandon(self) -> None:
         """Stop writing without closing the file."""

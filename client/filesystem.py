@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import os
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-from ..common.checksum import CHUNK_BYTES, DIGEST_BYTES, block_digest, chunk_count, digest_matches
+from ..common.checksum import CHUNK_BYTES, block_digest
 from ..common.codec import error_of
 from ..common.config import ClientConfig, load
 from ..common.errors import (
-    BlockUnavailable,
     DfsError,
     InvalidRequest,
     IsADirectory,
@@ -22,7 +20,6 @@ from ..common.errors import (
     NotADirectory,
     PathNotFound,
 )
-from ..common.framing import ask
 from ..common.messages import (
     Append,
     ClusterReport,
@@ -66,12 +63,12 @@ from ..common.model import (
     Event,
     FileBlocks,
     FileStatus,
-    LocatedBlock,
     Struct,
 )
-from ..common.transfer import ReadReady, ReplicaInfo
 from . import trees
 from .batcher import SmallFile, SmallReader, SmallWriter
+from .content_api import ContentApi
+from .dag_nodes import chunk_digests
 from .file_reader import FileReader
 from .file_writer import FileWriter
 from .globs import glob
@@ -94,6 +91,7 @@ class FileSystem:
         self._session = Session(config)
         self._small_writer = SmallWriter(self._session)
         self._small_reader = SmallReader(self._session)
+        self.content = ContentApi(self._session, self._small_writer)
 
     @classmethod
     def connect(
@@ -120,6 +118,7 @@ class FileSystem:
         await self.close()
 
     async def close(self) -> None:
+        await self.content.close()
         await self._session.close()
 
     @property
@@ -533,27 +532,5 @@ class FileSystem:
             raise IsADirectory(f"{path} is a directory")
         digests = bytearray()
         for located in found.blocks:
-            digests += await self._chunk_digests(located)
+            digests += await chunk_digests(self._session, located)
         return block_digest(bytes(digests)).hex()
-
-    async def _chunk_digests(self, located: LocatedBlock) -> bytes:
-        block = located.block
-        if block.digest is not None and 0 < block.length <= CHUNK_BYTES:
-            return block.digest
-        reasons = []
-        for node in located.nodes:
-
-            def info(node=node) -> ReadReady:  # type: ignore[no-untyped-def]
-                with self._session.pool.exchange(node) as connection:
-                    return ask(connection, ReplicaInfo(block=block.ref), ReadReady)
-
-            try:
-                ready = await self._session.run(functools.partial(info))
-            except DfsError as error:
-                reasons.append(error.message)
-                continue
-            fits = len(ready.digests) == chunk_count(block.length) * DIGEST_BYTES
-            if fits and (block.digest is None or digest_matches(block.digest, ready.digests)):
-                return ready.digests
-            reasons.append(f"{node.data} has other digests")
-        raise BlockUnavailable(f"block {block.block_id}: {'; '.join(reasons) or 'no node has it'}")

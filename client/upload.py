@@ -19,6 +19,7 @@ from ..common.messages import (
 from ..common.model import BlockRef, FileStatus, NodeId, TargetBlock
 from ..common.transfer import Flag
 from .block_writer import BlockWriter, PipelineBroken
+from .dag_nodes import file_dag
 from .session import Session
 
 ATTEMPTS = 4
@@ -43,20 +44,8 @@ async def upload(
     await session.keep_lease()
     block_size = file.block_size or info.default_block_size
     block_size = -(-block_size // CHUNK_BYTES) * CHUNK_BYTES
-    slots = asyncio.Semaphore(session.config.parallel_blocks)
-
-    async def one(offset: int) -> BlockCommit:
-        async with slots:
-            size = min(block_size, length - offset)
-            return await _block(session, read_at, offset, size, file.replication, progress)
-
-    tasks = [asyncio.create_task(one(offset)) for offset in range(0, length, block_size)]
-    try:
-        commits = await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    blocks = await upload_blocks(session, read_at, length, block_size, file.replication, progress)
+    dag = await file_dag(session, [(c.length, part) for c, part in blocks], file.replication)
     put = PutFile(
         path=file.path,
         mode=file.mode,
@@ -65,7 +54,8 @@ async def upload(
         replication=file.replication,
         block_size=block_size,
         mtime_ms=file.mtime_ms,
-        blocks=list(commits),
+        blocks=[commit for commit, _ in blocks],
+        dag=dag,
     )
     answer: StatusList = await session.namenode.call(
         "put_files", PutFiles(holder=session.holder, files=[put])
@@ -77,6 +67,34 @@ async def upload(
     return result.status
 
 
+async def upload_blocks(
+    session: Session,
+    read_at: ReadAt,
+    length: int,
+    block_size: int,
+    replication: int | None,
+    progress: Progress | None = None,
+) -> list[tuple[BlockCommit, bytes]]:
+    """Write *length* bytes as blocks that belong to nothing yet, several at once: (commit, digests of its chunks joined) of each.
+
+    No bytes make no block.
+    """
+    slots = asyncio.Semaphore(session.config.parallel_blocks)
+
+    async def one(offset: int) -> tuple[BlockCommit, bytes]:
+        async with slots:
+            size = min(block_size, length - offset)
+            return await _block(session, read_at, offset, size, replication, progress)
+
+    tasks = [asyncio.create_task(one(offset)) for offset in range(0, length, block_size)]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
 async def _block(
     session: Session,
     read_at: ReadAt,
@@ -84,7 +102,7 @@ async def _block(
     size: int,
     replication: int | None,
     progress: Progress | None,
-) -> BlockCommit:
+) -> tuple[BlockCommit, bytes]:
     info = await session.info()
     needed = min(info.min_replicas, replication or info.default_replication)
     excluded: list[NodeId] = []
@@ -109,10 +127,9 @@ async def _block(
                 progress(count)
 
         try:
-            commit = await session.run(
+            return await session.run(
                 _send, session, allocation, read_at, offset, size, needed, moved
             )
-            return commit
         except (PipelineBroken, LeaseLost) as error:
             if isinstance(error, PipelineBroken):
                 excluded += error.failed
@@ -130,7 +147,7 @@ def _send(
     size: int,
     needed: int,
     moved: Progress,
-) -> BlockCommit:
+) -> tuple[BlockCommit, bytes]:
     """One block through one pipeline; in a thread."""
     target = TargetBlock(
         block=BlockRef(block_id=allocation.first_block_id, generation=allocation.generation),
@@ -158,6 +175,6 @@ def _send(
                 f"the block was finalized on {len(commit.nodes)} of {needed} nodes",
                 [n.node_id for n in allocation.nodes if n.node_id not in commit.nodes],
             )
-        return commit
+        return commit, writer.digests
     finally:
         writer.close()

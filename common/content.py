@@ -149,10 +149,13 @@ class HadContents(Struct, frozen=True, kw_only=True):
 
 
 class PutContents(Struct, frozen=True, kw_only=True):
+    """*adopt*: files with paths that are directly below are held for themselves from now on, by metadata."""
+
     holder: Holder
     blocks: Annotated[list[PutContent], msgspec.Meta(max_length=MAX_BATCH)] = []
     files: Annotated[list[PutContentFile], msgspec.Meta(max_length=MAX_BATCH)] = []
     replication: Replication | None = None
+    adopt: bool = False
 
 
 class PutContentsAnswer(Struct, frozen=True, kw_only=True):

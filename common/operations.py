@@ -56,6 +56,12 @@ def _registry() -> dict[str, Operation]:
         ("report_bad_replicas", m.ReportBadReplicas, m.Done),
         ("check", admin.Check, admin.CheckPage),
         ("check_cluster", admin.CheckCluster, admin.ClusterCheck),
+        ("path_cids", c.GetCids, c.PathCids),
+        ("find_cids", c.FindCids, c.FoundCids),
+        ("find_blocks", c.FindBlocks, c.FoundBlocks),
+        ("list_pins", c.ListPins, c.PinPage),
+        ("list_contents", c.ListContents, c.ContentPage),
+        ("content_totals", c.GetContentTotals, c.ContentTotals),
     ]
     write: list[_Entry] = [
         ("mkdirs", m.Mkdirs, FileStatus),

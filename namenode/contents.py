@@ -92,6 +92,10 @@ def put(
         added += _put_file(tx, file, found, checker, now_ms)
     if request.files:
         known = rows_of(tx, hashes)
+    if request.adopt:
+        for row in list(known.values()):
+            if not row.complete and dags.adopt(tx, row):
+                known[row.multihash] = row._replace(leaves=1, complete=1)
     batch = _Batch(tx, now_ms, checker)
     for entry, inside in zip(request.blocks, links, strict=True):
         batch.put(entry, inside, known)

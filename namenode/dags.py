@@ -209,3 +209,25 @@ def cid_of_blocks(blocks: Sequence[blockmap.FileBlock]) -> Cid | None:
     if len(held) > 1 or held[0].length > CHUNK_BYTES or held[0].digest is None:
         return None
     return Cid.from_digest(RAW, bytes(held[0].digest), BLAKE3)
+
+
+def adopt(tx: Transaction, row: Content) -> bool:
+    """Hold the leaves of a file that has a path under its root's row, by metadata; False if it is no such file."""
+    found = tx.one("SELECT MIN(inode_id) FROM file_dags WHERE content_id = ?", (row.content_id,))
+    if row.leaves or found is None or found[0] is None:
+        return False
+    inode_id = found[0]
+    references = blockmap.blocks_of(tx, [inode_id])
+    tx.many(
+        "UPDATE blocks SET refs = refs + ? WHERE block_id = ?",
+        [(count, block_id) for block_id, count in references.items()],
+    )
+    tx.execute(
+        "INSERT INTO file_blocks (inode_id, ordinal, block_id)"
+        " SELECT CAST(? AS BIGINT), ordinal, block_id FROM file_blocks WHERE inode_id = ?",
+        (row.content_id, inode_id),
+    )
+    tx.execute(
+        "UPDATE contents SET leaves = 1, complete = 1 WHERE content_id = ?", (row.content_id,)
+    )
+    return True

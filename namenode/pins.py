@@ -20,8 +20,7 @@ from ..common.errors import (
 from ..common.ipld import multihash
 from ..common.ipld.cid import DAG_PB, SHA2_256, Cid
 from ..common.model import INodeId
-from . import blockmap
-from .dags import Content, rows_of
+from .dags import Content, adopt, rows_of
 from .permissions import Caller
 from .store.base import NewEvent, Transaction
 
@@ -50,8 +49,8 @@ def add(tx: Transaction, caller: Caller, request: PinAdd, *, now_ms: int) -> Pin
         (row.content_id, kind, request.name),
     ):
         raise PinExists("this CID is pinned so already")
-    if kind == RECURSIVE and not row.complete:
-        _complete(tx, row)
+    if kind == RECURSIVE and not row.complete and not adopt(tx, row):
+        raise ContentNotFound("not all that is below this CID is held; add or fetch it first")
     tx.execute(
         "INSERT INTO pins (content_id, kind, name, codec, version, owner, pinned_ms)"
         " VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -78,27 +77,6 @@ def add(tx: Transaction, caller: Caller, request: PinAdd, *, now_ms: int) -> Pin
 
 def _fits_v0(request: PinAdd) -> bool:
     return request.codec == DAG_PB and multihash.split(request.multihash)[0] == SHA2_256
-
-
-def _complete(tx: Transaction, row: Content) -> None:
-    """Hold what an incomplete row lacks, where that can be done by metadata: the leaves of a file that has a path."""
-    found = tx.one("SELECT MIN(inode_id) FROM file_dags WHERE content_id = ?", (row.content_id,))
-    if found is None or found[0] is None:
-        raise ContentNotFound("not all that is below this CID is held; add or fetch it first")
-    inode_id = found[0]
-    references = blockmap.blocks_of(tx, [inode_id])
-    tx.many(
-        "UPDATE blocks SET refs = refs + ? WHERE block_id = ?",
-        [(count, block_id) for block_id, count in references.items()],
-    )
-    tx.execute(
-        "INSERT INTO file_blocks (inode_id, ordinal, block_id)"
-        " SELECT CAST(? AS BIGINT), ordinal, block_id FROM file_blocks WHERE inode_id = ?",
-        (row.content_id, inode_id),
-    )
-    tx.execute(
-        "UPDATE contents SET leaves = 1, complete = 1 WHERE content_id = ?", (row.content_id,)
-    )
 
 
 def remove(tx: Transaction, caller: Caller, request: PinRemove, *, now_ms: int) -> PinsRemoved:

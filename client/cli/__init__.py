@@ -59,6 +59,14 @@ COMMANDS = {
     "providers": "peers",
     "name": "peers",
     "peer": "peers",
+    "add": "cas",
+    "cid": "cas",
+    "link": "cas",
+    "pin": "cas",
+    "gc": "cas",
+    "verify": "cas",
+    "block": "dags",
+    "dag": "dags",
 }
 
 

@@ -24,6 +24,7 @@ from ...common.errors import (
 from ...common.model import FileStatus
 from ..globs import has_magic
 from .progress import ProgressLine
+from .references import is_reference
 from .sizes import Size
 from .streams import StandardInput, detached, write_out
 from .support import (
@@ -265,12 +266,20 @@ def get_command(
     whole: bool,
     as_json: bool,
 ) -> None:
-    """Fetch SOURCES to a local DESTINATION (- is standard output; without one, this directory).
+    """Fetch SOURCES (paths, or CID[/PATH]) to a local DESTINATION (- is standard output; without one, this directory).
 
     A DESTINATION that is a directory gets SOURCES below it; but with --resume, one of the source's own name is the directory
     that an earlier `get` began.
     """
     *given, last = paths if len(paths) > 1 else (*paths, ".")
+    if all(is_reference(text) for text in given):
+        from . import fetch
+
+        if last == "-":
+            fetch.cat(shell, tuple(given))
+        else:
+            fetch.get(shell, given, last, force=force, as_json=as_json)
+        return
     found = list(shell.expand(given, "get"))
     if last == "-":
         with_filesystem(shell, lambda fs: _cat(shell, fs, found))
@@ -355,7 +364,12 @@ async def _cat(shell: Shell, fs: Any, found: list[FileStatus]) -> None:
 @shell_command(name="cat")
 @click.argument("paths", nargs=-1, required=True)
 def cat_command(shell: Shell, paths: tuple[str, ...]) -> None:
-    """Write files to standard output."""
+    """Write files (paths, or CID[/PATH]) to standard output."""
+    if all(is_reference(text) for text in paths):
+        from . import fetch
+
+        fetch.cat(shell, paths)
+        return
     found = list(shell.expand(paths, "read"))
     with_filesystem(shell, lambda fs: _cat(shell, fs, found))
 

@@ -13,6 +13,7 @@ from ...common.errors import DfsError, NotADirectory, PathNotFound
 from ...common.messages import GetReport, Locate, Summarize
 from ...common.model import ContentSummary, FileStatus
 from ...common.runtime import SystemClock, format_time
+from .references import is_reference
 from .sizes import parse_size
 from .support import (
     Shell,
@@ -24,6 +25,7 @@ from .support import (
     shell_command,
     shown,
     table,
+    to_plain,
 )
 
 
@@ -81,7 +83,12 @@ def ls_command(
     reverse: bool,
     as_json: bool,
 ) -> None:
-    """List directories and files (the home directory without PATHS)."""
+    """List directories and files (the home directory without PATHS; CID[/PATH] lists content)."""
+    if paths and all(is_reference(text) for text in paths):
+        from . import fetch
+
+        fetch.ls(shell, paths, long=long, as_json=as_json)
+        return
 
     def ordered(statuses: list[FileStatus]) -> list[FileStatus]:
         if by_time:
@@ -149,8 +156,10 @@ def stat_command(shell: Shell, paths: tuple[str, ...], blocks: bool, as_json: bo
             located = None
             if blocks and not status.is_directory:
                 located = shell.call("locate", Locate(path=status.path))
+            cid = _known_cid(shell, status.path)
             if as_json:
-                print_json(located if located is not None else status)
+                plain = to_plain(located if located is not None else status)
+                print_json({**plain, "cid": cid} if cid else plain)
                 continue
             print(f"  Path: {shown(status.path)}")
             print(f"  Type: {status.type}" + (", being written" * status.under_construction))
@@ -162,12 +171,22 @@ def stat_command(shell: Shell, paths: tuple[str, ...], blocks: bool, as_json: bo
             print(f"Modify: {format_time(status.mtime_ms, '%Y-%m-%d %H:%M:%S %z')}")
             print(f"Access: {format_time(status.atime_ms, '%Y-%m-%d %H:%M:%S %z')}")
             print(f" Inode: {status.inode_id}")
+            print(f"   CID: {cid or 'made when asked for, by dfs cid'}")
             for block in located.blocks if located is not None else []:
                 nodes = ", ".join(node.data for node in block.nodes) or "no live DataNode"
                 print(
                     f" Block: {block.block.block_id}_{block.block.generation}"
                     f"  {block.block.length} bytes at {block.offset}  on {nodes}"
                 )
+
+
+def _known_cid(shell: Shell, path: str) -> str:
+    """The CID of a path, where it is known without making it."""
+    from ...common.content import GetCids
+    from ...common.ipld.cid import Cid
+
+    (found,) = shell.call("path_cids", GetCids(paths=[path])).results
+    return str(Cid.from_bytes(found.cid)) if found.cid else ""
 
 
 @shell_command(name="find")

@@ -7,7 +7,7 @@ walk is bounded: in depth, and in blocks.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from ..errors import (
@@ -362,3 +362,29 @@ def walk(root: Cid, *, max_blocks: int, unique: bool = True) -> Generator[Cid, B
             if len(stack) >= MAX_TREE_DEPTH + MAX_DEPTH:
                 raise DagTooLarge(f"the DAG under {root} is too deep")
             stack.append(iter(links))
+
+
+def children_first(nodes: Mapping[bytes, tuple[Cid, Block]]) -> list[tuple[Cid, Block]]:
+    """*nodes* (by multihash) in an order in which each comes after all of them that are below it."""
+    ordered: list[tuple[Cid, Block]] = []
+    done: set[bytes] = set()
+    for start in nodes:
+        stack: list[tuple[bytes, Iterator[Cid]]] = []
+
+        def enter(key: bytes, stack: list[tuple[bytes, Iterator[Cid]]] = stack) -> None:
+            if key in nodes and key not in done:
+                done.add(
+                    key
+                )  # hashes make no cycles: what is being visited can't be met below itself
+                stack.append((key, iter(links_of(*nodes[key]))))
+
+        enter(start)
+        while stack:
+            key, links = stack[-1]
+            child = next(links, None)
+            if child is None:
+                stack.pop()
+                ordered.append(nodes[key])
+            else:
+                enter(child.multihash)
+    return ordered

@@ -1,0 +1,239 @@
+"""Storing DAGs in a cluster: what it has is asked first, the rest goes in batches, nodes after all that is below them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..common.checksum import CHUNK_BYTES
+from ..common.content import (
+    BeginAdd,
+    ContentBlock,
+    EndAdd,
+    HadContents,
+    HaveContents,
+    PutContent,
+    PutContentFile,
+    PutContents,
+    PutContentsAnswer,
+)
+from ..common.errors import DfsError, StorageError
+from ..common.ipld.cid import Cid
+from ..common.ipld.layout import Made, Node
+from ..common.messages import BlockCommit
+from .batcher import SmallWriter
+from .dag_nodes import file_dag
+from .session import Session
+from .trees import read_exactly
+from .upload import upload_blocks
+
+BATCH_ITEMS = 256
+BATCH_BYTES = 2 * 1024 * 1024
+IN_FLIGHT = 4
+NODES_BYTES = 16 * 1024 * 1024  # nodes that wait for their leaves
+
+
+class ClusterSink:
+    """See `importer.Sink`. Use as an async context manager: while it is open, nothing it put or found is collected."""
+
+    def __init__(
+        self,
+        session: Session,
+        small: SmallWriter,
+        replication: int | None = None,
+        *,
+        adopt: bool = False,
+    ) -> None:
+        """*adopt*: files with paths that are below what is put are held without their paths, too."""
+        self._session = session
+        self._small = small
+        self._replication = replication
+        self._adopt = adopt
+        self._raw: dict[bytes, tuple[Cid, bytes]] = {}
+        self._raw_bytes = 0
+        self._nodes: dict[bytes, Made] = {}
+        self._nodes_bytes = 0
+        self._flights: set[asyncio.Task[None]] = set()
+        self._began = False
+        self.added = 0  # blocks that were new
+        self.incomplete: set[bytes] = set()  # multihashes of what is kept without all below it
+
+    async def __aenter__(self) -> ClusterSink:
+        await self._session.keep_lease()
+        await self._session.namenode.call("begin_add", BeginAdd(holder=self._session.holder))
+        return self
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        for task in self._flights:
+            task.cancel()
+        await asyncio.gather(*self._flights, return_exceptions=True)
+        try:
+            await self._session.namenode.call("end_add", EndAdd(holder=self._session.holder))
+        except DfsError:
+            if error is None:
+                raise
+
+    # --- taking ---
+
+    async def raw(self, cid: Cid, data: bytes) -> None:
+        if cid.is_identity or cid.multihash in self._raw:
+            return
+        if self._raw and self._raw_bytes + len(data) > BATCH_BYTES:
+            await self._flush_raw()
+        self._raw[cid.multihash] = (cid, data)
+        self._raw_bytes += len(data)
+        if len(self._raw) >= BATCH_ITEMS:
+            await self._flush_raw()
+
+    async def nodes(self, made: list[Made]) -> None:
+        for one in made:
+            # Told again it keeps its place: before whatever was made of it.
+            if one.cid.multihash not in self._nodes:
+                self._nodes[one.cid.multihash] = one
+                self._nodes_bytes += len(one.block)
+        if self._nodes_bytes > NODES_BYTES:
+            await self._flush_nodes()
+
+    async def file(self, local: Path, root: Node, digests: bytes, length: int) -> bool:
+        if await self.has(root.cid.multihash):
+            return True
+        try:
+            descriptor = os.open(local, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise StorageError(f"{local}: {error.strerror or error}") from None
+        try:
+            info = await self._session.info()
+            blocks = await upload_blocks(
+                self._session,
+                lambda offset, size: read_exactly(descriptor, offset, size, local),
+                length,
+                info.default_block_size,
+                self._replication,
+            )
+        finally:
+            os.close(descriptor)
+        if b"".join(part for _, part in blocks) != digests:
+            raise StorageError(f"{local} changed while it was added")
+        dag = await file_dag(
+            self._session, [(c.length, part) for c, part in blocks], self._replication
+        )
+        if dag is None:
+            raise StorageError(f"the nodes of {local} could not be stored")
+        file = PutContentFile(blocks=[as_content(commit) for commit, _ in blocks], dag=dag)
+        await self._put(files=[file])
+        return True
+
+    # --- storing ---
+
+    async def has(self, key: bytes) -> bool:
+        """Whether a block is held with all below it; it stays so while the add goes on."""
+        return (await self._have([key]))[0] == 2
+
+    async def _have(self, keys: list[bytes]) -> list[int]:
+        answer: HadContents = await self._session.namenode.call(
+            "have_contents", HaveContents(holder=self._session.holder, multihashes=keys)
+        )
+        return answer.have
+
+    async def _flush_raw(self) -> None:
+        batch, self._raw, self._raw_bytes = list(self._raw.values()), {}, 0
+        if not batch:
+            return
+        while len(self._flights) >= IN_FLIGHT:
+            done, _ = await asyncio.wait(self._flights, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        task = asyncio.create_task(self._store(batch), name="store content")
+        self._flights.add(task)
+        task.add_done_callback(self._landed)
+
+    def _landed(self, task: asyncio.Task[None]) -> None:
+        # A failed one stays, so that whoever waits next sees why.
+        if task.cancelled() or task.exception() is None:
+            self._flights.discard(task)
+
+    async def _settle(self) -> None:
+        """Until every batch of raw blocks is stored."""
+        await self._flush_raw()
+        for task in list(self._flights):
+            await task
+
+    async def _store(self, batch: Sequence[tuple[Cid, bytes]]) -> None:
+        """One batch (bounded by BATCH_ITEMS and about BATCH_BYTES): what is not held complete is written and put."""
+        have = await self._have([cid.multihash for cid, _ in batch])
+        missing = [entry for entry, held in zip(batch, have, strict=True) if held < 2]
+        small = [entry for entry in missing if len(entry[1]) <= CHUNK_BYTES]
+        commits: dict[bytes, BlockCommit] = {}
+        if small:
+            stored = await self._small.store([data for _, data in small], self._replication)
+            commits = {cid.multihash: c for (cid, _), c in zip(small, stored, strict=True)}
+        for cid, data in missing:
+            if cid.multihash not in commits:
+                commits[cid.multihash] = await self._one(data)
+        entries = [
+            PutContent(
+                multihash=cid.multihash,
+                codec=cid.codec,
+                block=as_content(commits[cid.multihash]),
+                data=b"" if cid.codec == 0x55 else data,
+            )
+            for cid, data in missing
+        ]
+        if entries:
+            await self._put(blocks=entries)
+
+    async def _one(self, data: bytes) -> BlockCommit:
+        """A block of more than a chunk, through a pipeline of its own."""
+        blocks = await upload_blocks(
+            self._session,
+            lambda offset, size: data[offset : offset + size],
+            len(data),
+            2 * CHUNK_BYTES,
+            self._replication,
+        )
+        return blocks[0][0]
+
+    async def _put(
+        self, blocks: list[PutContent] | None = None, files: list[PutContentFile] | None = None
+    ) -> None:
+        answer: PutContentsAnswer = await self._session.namenode.call(
+            "put_contents",
+            PutContents(
+                holder=self._session.holder,
+                blocks=blocks or [],
+                files=files or [],
+                replication=self._replication,
+                adopt=self._adopt,
+            ),
+        )
+        self.added += answer.added
+        self.incomplete.update(answer.incomplete)
+
+    async def _flush_nodes(self) -> None:
+        await self._settle()
+        waiting, self._nodes, self._nodes_bytes = list(self._nodes.values()), {}, 0
+        start = 0
+        while start < len(waiting):
+            end, size = start, 0
+            while end < len(waiting) and end - start < BATCH_ITEMS:
+                size += len(waiting[end].block)
+                if end > start and size > BATCH_BYTES:
+                    break
+                end += 1
+            await self._store([(one.cid, one.block) for one in waiting[start:end]])
+            start = end
+
+    async def finish(self) -> None:
+        await self._flush_nodes()
+
+
+def as_content(commit: BlockCommit) -> ContentBlock:
+    return ContentBlock(
+        block_id=commit.block_id,
+        generation=commit.generation,
+        length=commit.length,
+        digest=commit.digest,
+        nodes=commit.nodes,
+    )
