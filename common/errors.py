@@ -370,6 +370,8 @@ EXIT_CODE: dict[type[DfsError], int] = {
     DfsError: 1,
     RequestError: 2,
     EventsGone: 1,
+    InvalidContent: 1,  # the request was right, what it is about is not
+    DagTooLarge: 1,
     InvalidConfig: 2,
     ServiceError: 69,  # EX_UNAVAILABLE of sysexits.h
     BlockError: 74,  # EX_IOERR

@@ -19,6 +19,7 @@ from ..common.runtime import Clock, SystemClock, system_random
 from . import audit, metrics
 from .administration import Administration
 from .api.events import EventsApi
+from .api.routing import RoutingApi
 from .api.rpc import RpcApi
 from .api.status import StatusApi
 from .api.web import WebApi, same_origin
@@ -56,6 +57,7 @@ class NameNodeServer:
         self._rpc: RpcApi | None = None
         self._web: WebApi | None = None
         self._events: EventsApi | None = None
+        self._routing: RoutingApi | None = None
         self._runner: web.AppRunner | None = None
         self._jobs: asyncio.Task[None] | None = None
         self._beside: list[asyncio.Task[None]] = []
@@ -159,6 +161,8 @@ class NameNodeServer:
         )
         app = web.Application(client_max_size=config.max_request_bytes, middlewares=[same_origin])
         app.add_routes(self._rpc.routes())
+        self._routing = RoutingApi(store, nodes)
+        app.add_routes(self._routing.routes())
         app.add_routes(StatusApi(exposition, store, gate).routes())
         app.add_routes(self._events.routes())
         app.add_routes(self._web.routes())
@@ -195,6 +199,8 @@ class NameNodeServer:
             await self._rpc.close()
         if self._runner is not None:
             await self._runner.cleanup()
+        if self._routing is not None:
+            await self._routing.close()
         for task in [*self._beside, *([self._jobs] if self._jobs is not None else [])]:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):

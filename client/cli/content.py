@@ -24,7 +24,7 @@ from ...common.errors import (
 from ...common.model import FileStatus
 from ..globs import has_magic
 from .progress import ProgressLine
-from .references import is_reference
+from .references import are_references, fetching, put_known
 from .sizes import Size
 from .streams import StandardInput, detached, write_out
 from .support import (
@@ -69,6 +69,9 @@ def with_filesystem(shell: Shell, work: Callable[[Any], Coroutine[Any, Any, None
 @click.option(
     "-T", "--no-target-directory", "whole", is_flag=True, help="DESTINATION is the new name itself."
 )
+@click.option(
+    "--dedup", is_flag=True, help="Link files whose bytes the cluster has, send the others."
+)
 @click.option("--replication", type=click.IntRange(1, 512), help="How many copies.")
 @click.option(
     "--block-size", type=Size(1, 128 * 1024 * 1024), help="Bytes in a block; also like 64M."
@@ -81,6 +84,7 @@ def put_command(
     force: bool,
     resume: bool,
     whole: bool,
+    dedup: bool,
     replication: int | None,
     block_size: int | None,
     as_json: bool,
@@ -124,6 +128,8 @@ def put_command(
         if not force and not resume:
             await _require_absent(fs, goal)
         if resume and await _is_same(fs, local, goal):
+            return
+        if dedup and await put_known(fs, local, goal, force or resume, replication, as_json):
             return
         progress = ProgressLine(local.name, local.stat().st_size)
         try:
@@ -272,13 +278,8 @@ def get_command(
     that an earlier `get` began.
     """
     *given, last = paths if len(paths) > 1 else (*paths, ".")
-    if all(is_reference(text) for text in given):
-        from . import fetch
-
-        if last == "-":
-            fetch.cat(shell, tuple(given))
-        else:
-            fetch.get(shell, given, last, force=force, as_json=as_json)
+    if are_references(given):
+        fetching().get(shell, given, last, force=force, as_json=as_json)
         return
     found = list(shell.expand(given, "get"))
     if last == "-":
@@ -365,10 +366,8 @@ async def _cat(shell: Shell, fs: Any, found: list[FileStatus]) -> None:
 @click.argument("paths", nargs=-1, required=True)
 def cat_command(shell: Shell, paths: tuple[str, ...]) -> None:
     """Write files (paths, or CID[/PATH]) to standard output."""
-    if all(is_reference(text) for text in paths):
-        from . import fetch
-
-        fetch.cat(shell, paths)
+    if are_references(paths):
+        fetching().cat(shell, paths)
         return
     found = list(shell.expand(paths, "read"))
     with_filesystem(shell, lambda fs: _cat(shell, fs, found))

@@ -50,6 +50,8 @@ def _is_file(found: Entity) -> bool:
 
 
 def get(shell: Shell, texts: list[str], destination: str, *, force: bool, as_json: bool) -> None:
+    if destination == "-":
+        return cat(shell, tuple(texts))
     local = Path(destination)
     many = len(texts) > 1
     if (many or destination.endswith("/")) and not local.is_dir():

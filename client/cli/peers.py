@@ -65,9 +65,10 @@ def peers_command(shell: Shell, peer: str | None, as_json: bool) -> None:
 @peer_option
 @json_option
 def providers_command(shell: Shell, cid: str, peer: str | None, as_json: bool) -> None:
-    """List who has the block CID, as a peer finds out."""
+    """List who has the block CID, as a peer finds out; without --peer, which DataNodes of the cluster do."""
     root, _ = split_cid(cid)
-    found = connect(shell, peer).call("GET", f"/routing/v1/providers/{root}")["Providers"]
+    asked = connect(shell, peer) if peer else PeerClient(shell.config.namenode.split(",")[0])
+    found = asked.call("GET", f"/routing/v1/providers/{root}")["Providers"]
     for record in found:
         if as_json:
             print_json(record)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...common.errors import InvalidCid, Unsupported
+from .support import print_json
 
 if TYPE_CHECKING:  # imported only where a CID is met: `dfs ls` is to start quickly
     from ...common.ipld.cid import Cid
@@ -55,3 +59,24 @@ def is_reference(text: str) -> bool:
     except (InvalidCid, Unsupported):
         return False
     return True
+
+
+def are_references(texts: Sequence[str]) -> bool:
+    """Whether all of *texts* mean content (and there are some)."""
+    return bool(texts) and all(is_reference(text) for text in texts)
+
+
+def fetching() -> Any:
+    """The module that reads content, which most commands do without."""
+    return importlib.import_module(".fetch", __package__)
+
+
+async def put_known(
+    fs: Any, local: Path, goal: str, force: bool, replication: int | None, as_json: bool
+) -> bool:
+    """Whether *goal* was made of blocks that are there (`dedup.put_known`); told as `put` tells it."""
+    known = importlib.import_module(".dedup", __package__).put_known
+    status = await known(fs, local, goal, overwrite=force, replication=replication)
+    if status is not None and as_json:
+        print_json(status)
+    return status is not None
