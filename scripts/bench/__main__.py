@@ -26,6 +26,12 @@ GROUPS = {
     "gateway": ("peers", "measure_gateway", "raw blocks over HTTP"),
     "exchange": ("peers", "measure_exchange", "one DAG from four limited peers"),
     "network": ("peers", "measure_network", "finding providers among 50 and 10,000 peers"),
+    "content": ("content", "measure", "adding by hash, the same again, CIDs, small files"),
+    "collecting": (
+        "content",
+        "measure_collecting",
+        "adds while a million CID blocks are collected",
+    ),
     "datanode": ("stalled", "measure", "a DataNode's memory, 32 writers, one of them stalled"),
 }
 

@@ -8,6 +8,7 @@ import random
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from twinfs.client.filesystem import FileSystem
@@ -431,6 +432,33 @@ async def test_what_lies_is_not_extracted(fs: FileSystem, dfs: Dfs) -> None:
         await fs.content.reader.entity(await folder("x", cid)) and await fs.content.put_blocks(
             [(Cid.of(DAG_PB, b"\xff"), b"\xff")]
         )
+
+
+# --- who has it ---
+
+
+async def test_providers_are_those_who_have_it(fs: FileSystem, cluster: Cluster, dfs: Dfs) -> None:
+    (dfs.folder / "r").write_bytes(LARGE[: 3 * MIB])
+    root = await asyncio.to_thread(lambda: dfs("add", "-Q", "r").strip())
+    leaf = str(Cid.of(RAW, LARGE[:MIB]))
+    addresses = {node.address.http for node in (await fs.report()).nodes}
+    for cid in (root, leaf):
+        found = await asyncio.to_thread(dfs.json, "providers", cid)
+        assert len(found) == 3
+        assert all(record["ID"].startswith("12D3KooW") for record in found)
+        assert {record["Protocols"][0] for record in found} == {"transport-ipfs-gateway-http"}
+        ports = {record["Addrs"][0].split("/")[4] for record in found}
+        assert ports == {address.rpartition(":")[2] for address in addresses}
+    nobody = str(Cid.of(RAW, b"nobody has this either"))
+    url = f"{cluster.url}/routing/v1/providers/"
+    async with aiohttp.ClientSession() as http:
+        async with http.get(url + nobody) as answer:
+            assert (answer.status, await answer.json()) == (200, {"Providers": []})
+        async with http.get(url + root, headers={"Accept": "application/x-ndjson"}) as answer:
+            assert answer.content_type == "application/x-ndjson"
+            assert len((await answer.text()).splitlines()) == 3
+        async with http.get(url + "nonsense") as answer:
+            assert answer.status == 400
 
 
 # --- damage ---
