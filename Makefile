@@ -5,13 +5,14 @@ STAMP := $(VENV)/.installed
 PLAIN := $(VENV)/.plain
 PYTHON ?= python3
 
-.PHONY: help venv demo test check fmt bench docs clean
+.PHONY: help venv demo test check fmt bench fuzz docs clean
 
 help:
 	@echo "make demo   try TwinFS: a small cluster, real files, one node killed"
 	@echo "make test   every test"
 	@echo "make check  format, lint, types, import layers"
 	@echo "make fmt    format the sources"
+	@echo "make fuzz   try the content codecs with many random inputs (TWINFS_FUZZ_EXAMPLES)"
 	@echo "make bench  measure (see docs/performance.md)"
 	@echo "make docs   build the documentation in build/site"
 	@echo "make clean  remove what these made"
@@ -41,6 +42,9 @@ fmt: $(STAMP)
 
 bench: $(STAMP)
 	@$(BIN)/python scripts/bench
+
+fuzz: $(STAMP)
+	@TWINFS_FUZZ_EXAMPLES=$${TWINFS_FUZZ_EXAMPLES:-100000} $(BIN)/python -m pytest -q --timeout 0 tests/unit/common/ipld/test_codecs.py
 
 docs: $(STAMP)
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -q && echo "the documentation is in build/site"

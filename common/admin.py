@@ -94,6 +94,9 @@ class ClusterCheck(Struct, frozen=True, kw_only=True):
     waiting: int  # blocks in the repair queue
     copying: int  # copies under way
     safe_mode: str
+    content_blocks: int = 0  # blocks of content without a path, wherever pins and folders hold it
+    content_under_replicated: int = 0
+    content_missing: int = 0  # no good copy on a living DataNode
 
 
 # --- nodes ---------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from ..common.messages import AdminState, BalanceDisks, Command, Done, ReportBlo
 from ..common.model import NodeId
 from ..common.paths import shown
 from ..common.runtime import Clock
-from . import orders
+from . import orders, providers
 from .datanodes import DataNode, DataNodes
 from .health import loose
 from .permissions import Caller, require_superuser
@@ -73,6 +73,8 @@ class Administration:
 
     async def check_cluster(self, caller: Caller, request: CheckCluster) -> ClusterCheck:
         found = await self._store.read(loose)
+        alive = sorted(self._nodes.not_dead())
+        content = await self._store.read(lambda tx: providers.health(tx, alive))
         states = [self._nodes.state(node) for node in self._nodes.all()]
         racks = {node.address.rack for node in self._nodes.all() if self._alive(node)}
         return ClusterCheck(
@@ -88,6 +90,9 @@ class Administration:
             waiting=self._monitor.waiting,
             copying=self._monitor.copying,
             safe_mode=self._gate.reason(),
+            content_blocks=content.blocks,
+            content_under_replicated=content.under_replicated,
+            content_missing=content.missing,
         )
 
     # --- nodes ---

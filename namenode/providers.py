@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from ..common.codec import failure_of
 from ..common.content import (
@@ -170,6 +171,32 @@ def totals(tx: Transaction, caller: Caller, request: GetContentTotals) -> Conten
         loose=int(loose[0]),
         pins=int(pins[0]),
     )
+
+
+class Health(NamedTuple):
+    """Of the blocks that content without a path is in."""
+
+    blocks: int
+    under_replicated: int
+    missing: int
+
+
+def health(tx: Transaction, alive: Sequence[NodeId]) -> Health:
+    """Counted over all of them, each once; *alive*: the DataNodes whose copies count."""
+    among = f" AND r.node_id IN ({marks(len(alive))})" if alive else " AND 1 = 0"
+    row = tx.one(
+        "SELECT COUNT(*), COALESCE(SUM(CASE WHEN copies > 0 AND copies < replication THEN 1 ELSE 0 END), 0),"
+        " COALESCE(SUM(CASE WHEN copies = 0 THEN 1 ELSE 0 END), 0) FROM"
+        " (SELECT b.block_id, b.replication, COUNT(r.node_id) AS copies FROM"
+        "  (SELECT block_id FROM contents UNION SELECT f.block_id FROM contents c"
+        "   JOIN file_blocks f ON f.inode_id = c.content_id WHERE c.leaves = 1) held"
+        "  JOIN blocks b ON b.block_id = held.block_id"
+        f"  LEFT JOIN replicas r ON r.block_id = b.block_id AND r.state = {GOOD}{among}"
+        "  GROUP BY b.block_id, b.replication) counted",
+        tuple(alive),
+    )
+    assert row is not None
+    return Health(int(row[0]), int(row[1]), int(row[2]))
 
 
 # --- CIDs of paths -----------------------------------------------------------------------------

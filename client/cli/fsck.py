@@ -135,7 +135,7 @@ def fsck_command(
         print_json({"path": where, **summary})
     else:
         _print_summary(where, totals, cluster)
-    if not totals.healthy:
+    if not totals.healthy or cluster.content_missing:
         shell.failed = max(shell.failed, 1)
 
 
@@ -201,6 +201,11 @@ def _print_summary(path: str, totals: Totals, cluster: ClusterCheck) -> None:
         ),
         ("Repair", f"{cluster.waiting} blocks wait, {cluster.copying} copies are under way"),
         ("To be deleted", f"{cluster.pending_deletion} copies"),
+        (
+            "Content",
+            f"{cluster.content_blocks} blocks without a path, {cluster.content_under_replicated}"
+            f" under-replicated, {cluster.content_missing} missing",
+        ),
     ]
     if cluster.orphans or cluster.unreferenced_blocks:
         lines.append(

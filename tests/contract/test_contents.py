@@ -730,6 +730,33 @@ async def test_pins_have_names_kinds_and_owners(cluster: Cluster) -> None:
     await cluster.check()
 
 
+async def test_the_health_of_content_is_counted(cluster: Cluster) -> None:
+    await cluster.file("/path", [3 * MIB])  # its node is content, its leaves are the file's own
+    blocks, digests, leaves = await cluster.blocks_of([2 * MIB, MIB], seed=3)
+    _, made = layout.build(TWINFS, leaves)
+    nodes = [as_commit(await cluster.block(one.block)) for one in made]
+    file = c.PutContentFile(blocks=blocks, dag=FileDag(digests=digests, nodes=nodes))
+    await cluster.put(files=[file])
+    entry = await cluster.entry(b"thin")
+    thin = c.ContentBlock(
+        block_id=entry.block.block_id,
+        generation=entry.block.generation,
+        length=4,
+        digest=entry.block.digest,
+        nodes=[NodeId(1), NodeId(2)],
+    )
+    await cluster.put(c.PutContent(multihash=entry.multihash, codec=RAW, block=thin))
+
+    async def health(*alive: int) -> tuple[int, int, int]:
+        ids = [NodeId(n) for n in alive]
+        return tuple(await cluster.store.read(lambda tx: providers.health(tx, ids)))  # type: ignore[return-value]
+
+    assert await health(1, 2, 3) == (5, 1, 0)
+    assert await health(1, 2) == (5, 5, 0)
+    assert await health(3) == (5, 4, 1)
+    assert await health() == (5, 0, 5)
+
+
 async def test_all_that_is_held_can_be_looked_over(cluster: Cluster) -> None:
     root, _ = await cluster.file("/f", [2 * MIB])
     leaf = await cluster.add(b"leaf")

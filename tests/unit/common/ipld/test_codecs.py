@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -42,7 +43,9 @@ from twinfs.common.ipld.unixfs import Kind, UnixFs
 
 from .contents import Blocks, add_bytes, add_tree, content
 
-FUZZ = settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+# `make fuzz` asks for many more.
+EXAMPLES = int(os.environ.get("TWINFS_FUZZ_EXAMPLES", "300"))
+FUZZ = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def strictly(decode: Callable[[bytes], Any], data: bytes) -> Any:
