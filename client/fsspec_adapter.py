@@ -78,10 +78,11 @@ class DfsFileSystem(AsyncFileSystem):
         if namenode is None and host:
             shown = f"[{host}]" if ":" in host else host
             namenode = f"http://{shown}:{port or DEFAULT_PORT}"
-        self._authority = namenode.partition("://")[2] if namenode and host else ""
         given = {name: value for name, value in settings.items() if name not in own}
         with self.told("/"):
             self.config = load(ClientConfig, {**given, "namenode": namenode})
+        first = self.config.namenode.partition(",")[0]
+        self._authority = first.partition("://")[2].rstrip("/") if first.startswith("http:") else ""
         self._clients: weakref.WeakKeyDictionary[Any, FileSystem] = weakref.WeakKeyDictionary()
         self._given_up: list[object] = []
         if not asynchronous:

@@ -15,6 +15,7 @@
     │   └── PinNotFound, PinExists
     ├── RequestError              the request itself is wrong; resending it can't help
     │   ├── InvalidRequest, UnknownOperation, RequestTooLarge, VersionMismatch, Unsupported, EventsGone
+    │   ├── WrongMethod, WrongMediaType
     │   └── InvalidCid, InvalidContent, DagTooLarge
     ├── BlockError                bytes
     │   ├── BlockNotFound         no such replica here  └── ContentNotFound  nobody has the CID's block
@@ -189,6 +190,14 @@ class EventsGone(RequestError):
     code = "events-gone"
 
 
+class WrongMethod(RequestError):
+    code = "wrong-method"
+
+
+class WrongMediaType(RequestError):
+    code = "wrong-media-type"
+
+
 class BlockError(DfsError):
     code = "block-error"
 
@@ -315,6 +324,8 @@ HTTP_STATUS: dict[type[DfsError], int] = {
     DagTooLarge: 413,
     Unsupported: 501,
     EventsGone: 410,
+    WrongMethod: 405,
+    WrongMediaType: 415,
     BlockError: 500,
     BlockNotFound: 404,
     StaleGeneration: 409,

@@ -29,6 +29,17 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(entry, ensure_ascii=False)
 
 
+def _calmly(record: logging.LogRecord) -> bool:
+    """What is no HTTP is the sender's fault, and common on an open port: one line, no traceback, as nothing failed here."""
+    error = record.exc_info[1] if record.exc_info else None
+    if any(kind.__name__ == "HttpProcessingError" for kind in type(error).__mro__):
+        record.levelno, record.levelname = logging.INFO, "INFO"
+        record.msg, record.args = "a request was malformed: %s", (type(error).__name__,)
+        record.exc_info = None
+        return logging.getLogger().isEnabledFor(logging.INFO)
+    return True
+
+
 def set_up(level: str, form: str) -> None:
     """Send everything from *level* on to standard error, as "text" or "json"."""
     number = logging.getLevelNamesMapping().get(level.upper())
@@ -43,4 +54,5 @@ def set_up(level: str, form: str) -> None:
         else logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     )
     logging.basicConfig(level=number, handlers=[handler], force=True)
+    logging.getLogger("aiohttp.server").addFilter(_calmly)
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)

@@ -12,6 +12,7 @@ import msgspec
 
 from .model import (
     MAX_BLOCK_BYTES,
+    NO_NUL,
     Block,
     BlockId,
     BlockRef,
@@ -29,15 +30,31 @@ from .model import (
     Replication,
     Struct,
     TargetBlock,
+    TimeMs,
 )
 
 WIRE_VERSION = 1
 MAX_BATCH = 1024  # entries in any list of a request
 MAX_PAGE = 5_000  # entries in any page of an answer
 
-PathText = Annotated[str, msgspec.Meta(max_length=16_384)]  # the exact limits: common/paths.py
-Holder = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]  # a client's lease name
-XattrName = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+# The exact limits: common/paths.py. The pattern is for readers of the schema alone.
+PathText = Annotated[
+    str,
+    msgspec.Meta(
+        max_length=16_384, extra_json_schema={"pattern": r"^(/[^\x00]*)?$", "examples": ["/a"]}
+    ),
+]
+# Where a listing goes on, or what paths of events begin with: not parsed as a path.
+AnyText = Annotated[str, msgspec.Meta(max_length=16_384, pattern=NO_NUL)]
+KindText = Annotated[str, msgspec.Meta(max_length=128, pattern=NO_NUL)]
+# A client's lease name.
+Holder = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=NO_NUL)]
+Account = Annotated[str, msgspec.Meta(min_length=1, max_length=255, pattern=NO_NUL)]
+XattrName = Annotated[str, msgspec.Meta(min_length=1, max_length=255, pattern=NO_NUL)]
+MAX_TEXT_CHARS = 4_096
+ShortText = Annotated[
+    str, msgspec.Meta(max_length=MAX_TEXT_CHARS)
+]  # what DataNodes tell of themselves
 XattrValue = Annotated[bytes, msgspec.Meta(max_length=65_536)]
 BlockSize = Annotated[int, msgspec.Meta(ge=1, le=MAX_BLOCK_BYTES)]
 
@@ -68,7 +85,7 @@ class ListDirectory(Struct, frozen=True, kw_only=True):
     """
 
     path: PathText
-    start_after: PathText = ""
+    start_after: AnyText = ""
     limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_PAGE)] = 1_000
     locations: bool = False
 
@@ -89,7 +106,7 @@ class Locate(Struct, frozen=True, kw_only=True):
 
     path: PathText
     offset: NonNegative = 0
-    length: int = -1
+    length: Annotated[int, msgspec.Meta(ge=-1, le=2**63 - 1)] = -1
 
 
 class LocateMany(Struct, frozen=True, kw_only=True):
@@ -124,9 +141,9 @@ class ReadEvents(Struct, frozen=True, kw_only=True):
 
     after: NonNegative = 0
     limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_PAGE)] = 1_000
-    path_prefix: PathText = ""
-    kinds: Annotated[list[str], msgspec.Meta(max_length=32)] = []
-    group: Annotated[str, msgspec.Meta(max_length=128)] = ""
+    path_prefix: AnyText = ""
+    kinds: Annotated[list[KindText], msgspec.Meta(max_length=32)] = []
+    group: Annotated[str, msgspec.Meta(max_length=128, pattern=NO_NUL)] = ""
     wait_s: Annotated[float, msgspec.Meta(ge=0, le=60)] = 0.0
 
 
@@ -306,7 +323,7 @@ class Complete(Struct, frozen=True, kw_only=True):
     inode_id: INodeId
     holder: Holder
     commits: Annotated[list[BlockCommit], msgspec.Meta(max_length=MAX_BATCH)] = []
-    mtime_ms: int | None = None
+    mtime_ms: TimeMs | None = None
     dag: FileDag | None = None
 
 
@@ -371,7 +388,7 @@ class PutFile(Struct, frozen=True, kw_only=True):
     create_parents: bool = True
     replication: Replication | None = None
     block_size: BlockSize | None = None
-    mtime_ms: int | None = None
+    mtime_ms: TimeMs | None = None
     blocks: Annotated[list[BlockCommit], msgspec.Meta(max_length=65_536)] = []
     unmasked: Mode | None = None  # as in `Mkdirs`
     dag: FileDag | None = None  # of a file of more than one chunk, where its CID is to be known
@@ -483,16 +500,16 @@ class SetOwner(Struct, frozen=True, kw_only=True):
     """None leaves as it is."""
 
     path: PathText
-    owner: Annotated[str, msgspec.Meta(min_length=1, max_length=255)] | None = None
-    group: Annotated[str, msgspec.Meta(min_length=1, max_length=255)] | None = None
+    owner: Account | None = None
+    group: Account | None = None
 
 
 class SetTimes(Struct, frozen=True, kw_only=True):
     """None leaves as it is."""
 
     path: PathText
-    mtime_ms: int | None = None
-    atime_ms: int | None = None
+    mtime_ms: TimeMs | None = None
+    atime_ms: TimeMs | None = None
 
 
 class SetXattr(Struct, frozen=True, kw_only=True):
@@ -513,8 +530,8 @@ class SetQuota(Struct, frozen=True, kw_only=True):
     """-1 clears, None leaves as it is."""
 
     path: PathText
-    names: Annotated[int, msgspec.Meta(ge=-1)] | None = None
-    space_bytes: Annotated[int, msgspec.Meta(ge=-1)] | None = None
+    names: Annotated[int, msgspec.Meta(ge=-1, le=2**63 - 1)] | None = None
+    space_bytes: Annotated[int, msgspec.Meta(ge=-1, le=2**63 - 1)] | None = None
 
 
 class RenewLease(Struct, frozen=True, kw_only=True):
@@ -549,23 +566,29 @@ class ReportBadReplicas(Struct, frozen=True, kw_only=True):
 
 
 class VolumeReport(Struct, frozen=True, kw_only=True):
-    volume_id: str
-    path: str
+    volume_id: ShortText
+    path: ShortText
     capacity_bytes: NonNegative
     used_bytes: NonNegative
     remaining_bytes: NonNegative
-    failure: str = ""  # why it is out of service, or ""
+    failure: ShortText = ""  # why it is out of service, or ""
 
 
 class Register(Struct, frozen=True, kw_only=True):
     """*address.node_id* is 0; the NameNode answers with the one that belongs to *uuid*."""
 
     wire_version: int
-    version: str
-    uuid: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    version: ShortText
+    uuid: Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=NO_NUL)]
     address: NodeAddress
     cluster_id: str = ""  # "" before the first registration; a foreign cluster is refused
     volumes: Annotated[list[VolumeReport], msgspec.Meta(max_length=256)] = []
+
+    def __post_init__(self) -> None:
+        # Here and not in NodeAddress: clients decode very many of those.
+        for part in msgspec.structs.astuple(self.address)[1:]:
+            if len(part) > MAX_TEXT_CHARS or "\x00" in part:
+                raise ValueError("a part of the address is too long, or has a NUL in it")
 
 
 class Registered(Struct, frozen=True, kw_only=True):
@@ -579,7 +602,8 @@ class Registered(Struct, frozen=True, kw_only=True):
 class Heartbeat(Struct, frozen=True, kw_only=True):
     node_id: NodeId
     uuid: str
-    wait_s: float = 0.0  # the answer may be held back so long, if there are no commands yet
+    # The answer may be held back so long, if there are no commands yet.
+    wait_s: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 0.0
     active_transfers: NonNegative = 0
     blocks: NonNegative = 0
     volumes: Annotated[list[VolumeReport], msgspec.Meta(max_length=256)] = []

@@ -7,14 +7,20 @@ Times are milliseconds since 1970 UTC, sizes are bytes, modes are POSIX permissi
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, NewType
+from typing import TYPE_CHECKING, Annotated, Literal, NewType
 
 import msgspec
 
-BlockId = NewType("BlockId", int)
-GenerationStamp = NewType("GenerationStamp", int)
-INodeId = NewType("INodeId", int)
-NodeId = NewType("NodeId", int)  # given by the NameNode to a DataNode's UUID at registration
+if TYPE_CHECKING:
+    _Id = int
+else:
+    # What a database column holds. To the type checker an id is a plain int.
+    _Id = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+
+BlockId = NewType("BlockId", _Id)
+GenerationStamp = NewType("GenerationStamp", _Id)
+INodeId = NewType("INodeId", _Id)
+NodeId = NewType("NodeId", _Id)  # given by the NameNode to a DataNode's UUID at registration
 
 ROOT_ID = INodeId(1)
 MIB = 1024 * 1024
@@ -28,6 +34,10 @@ Mode = Annotated[int, msgspec.Meta(ge=0, le=0o7777)]
 Replication = Annotated[int, msgspec.Meta(ge=1, le=MAX_REPLICATION)]
 Digest = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 FileType = Literal["file", "directory"]
+# Years 1 to 9999, so that every program can show it.
+TimeMs = Annotated[int, msgspec.Meta(ge=-62_135_596_800_000, le=253_402_300_799_999)]
+# Text in a request that goes into the database: PostgreSQL takes no NUL.
+NO_NUL = r"^[^\x00]*$"
 
 
 class Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=False, gc=False):

@@ -166,7 +166,9 @@ class NameNodeServer:
         app.add_routes(StatusApi(exposition, store, gate).routes())
         app.add_routes(self._events.routes())
         app.add_routes(self._web.routes())
-        self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True)
+        self._runner = web.AppRunner(
+            app, access_log=None, handler_cancellation=True, auto_decompress=False
+        )
         await self._runner.setup()
         site = web.TCPSite(self._runner, config.host, config.port, backlog=1024, reuse_address=True)
         try:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 from aiohttp import WSMsgType, web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from ...common import codec
 from ...common.codec import JSON, MSGPACK, failure_of, pack
@@ -18,7 +20,10 @@ from ...common.errors import (
     RequestTooLarge,
     ShuttingDown,
     TimedOut,
+    UnknownOperation,
     VersionMismatch,
+    WrongMediaType,
+    WrongMethod,
     http_status,
 )
 from ...common.messages import (
@@ -36,8 +41,10 @@ from ..history import Hot
 from ..metrics import OperationMetrics
 from ..permissions import Caller
 from ..store.base import RequestId
+from . import openapi
 
 log = logging.getLogger(__name__)
+GET_ONLY = frozenset({"rpc", "openapi.json"})
 HELLO_TIMEOUT_S = 10.0
 MAX_CALLS_IN_FLIGHT = 8_192  # of one connection
 WAITING = frozenset({"heartbeat"})  # answered late on purpose
@@ -67,8 +74,25 @@ class RpcApi:
     def routes(self) -> list[web.RouteDef]:
         return [
             web.get("/v1/rpc", self.websocket),
+            web.get("/v1/openapi.json", self.openapi),
             web.post("/v1/{operation}", self.post),
+            web.route("*", "/v1/{operation:.*}", self.refuse),
         ]
+
+    async def openapi(self, request: web.Request) -> web.Response:
+        return web.Response(body=openapi.document(), content_type=JSON)
+
+    async def refuse(self, request: web.Request) -> web.Response:
+        """What no other route takes: another method than the resource's, or no such resource."""
+        name = request.match_info["operation"]
+        error: DfsError = UnknownOperation(f"there is nothing at /v1/{name}")
+        allowed = "GET" if name in GET_ONLY else "POST" if name in OPERATIONS else ""
+        if allowed:
+            error = WrongMethod(f"/v1/{name} takes {allowed}, not {request.method}")
+        answer = _response(failure_of(error), JSON, http_status(error))
+        if allowed:
+            answer.headers["Allow"] = allowed
+        return answer
 
     async def close(self) -> None:
         """Let no new call in, answer those in flight, close the connections."""
@@ -78,6 +102,8 @@ class RpcApi:
     # --- one request, one answer ---
 
     async def post(self, request: web.Request) -> web.Response:
+        if request.match_info["operation"] in GET_ONLY:
+            return await self.refuse(request)
         form = MSGPACK if request.content_type == MSGPACK else JSON
         accept = request.headers.get("Accept", "")
         answer_form = MSGPACK if MSGPACK in accept else JSON if JSON in accept else form
@@ -89,7 +115,10 @@ class RpcApi:
         except Exception as error:
             failed, reference = described(error, name)
             metrics.failed(failed)
-            return _response(failure_of(failed, reference), answer_form, http_status(failed))
+            refusal = _response(failure_of(failed, reference), answer_form, http_status(failed))
+            if isinstance(error, _BrokenBody):
+                await _last_word(request, refusal)
+            return refusal
         took_s = elapsed_timer() - began_s
         metrics.done(name, took_s)
         if took_s >= metrics.slow_s and name not in WAITING:
@@ -107,12 +136,13 @@ class RpcApi:
             raise ShuttingDown("the NameNode is stopping")
         name = request.match_info["operation"]
         operation = self._dispatcher.operation(name)
-        try:
-            body = await request.read()
-        except web.HTTPRequestEntityTooLarge:
-            raise RequestTooLarge(
-                f"the request is larger than {self._max_request_bytes} bytes"
-            ) from None
+        # A browser asks before it sends such a type to another site; forms and plain text it just sends.
+        if request.content_type not in (JSON, MSGPACK):
+            raise WrongMediaType(f"Content-Type must be {JSON} or {MSGPACK}")
+        if request.headers.get("Content-Encoding", "identity") != "identity":
+            # A few bytes may stand for a great many.
+            raise WrongMediaType("requests can't be compressed")
+        body = await self._body(request)
         decode = codec.unpack if form == MSGPACK else codec.from_json
         message = decode(body, operation.request)
         request_id = _request_id(request.headers.get("X-TwinFS-Request"))
@@ -134,6 +164,17 @@ class RpcApi:
         """What holds calls up just now."""
         pressure = self._dispatcher.store.pressure()
         return f"{pressure.queued} operations wait for the store, {self._metrics.in_flight} calls are open"
+
+    async def _body(self, request: web.Request) -> bytes:
+        too_large = RequestTooLarge(f"the request is larger than {self._max_request_bytes} bytes")
+        if (request.content_length or 0) > self._max_request_bytes:
+            raise too_large
+        try:
+            return await request.read()
+        except web.HTTPRequestEntityTooLarge:
+            raise too_large from None
+        except (web.RequestPayloadError, HttpProcessingError, ConnectionError) as error:
+            raise _BrokenBody(f"the body is cut off or damaged: {error}") from None
 
     # --- many calls on one connection ---
 
@@ -183,6 +224,18 @@ class RpcApi:
         )
         await socket.send_bytes(pack(welcome))
         return caller, hello.client_id
+
+
+class _BrokenBody(InvalidRequest):
+    """The framing of the request is damaged: nothing after it can be understood."""
+
+
+async def _last_word(request: web.Request, answer: web.Response) -> None:
+    """Answer and hang up. aiohttp would go on to read the rest of the body, and log what it finds as a fault."""
+    with contextlib.suppress(ConnectionError):
+        await answer.prepare(request)
+        await answer.write_eof()
+    request.protocol.force_close()
 
 
 class _Connection:

@@ -22,7 +22,14 @@ import psycopg
 from psycopg import errors as pg
 
 from ...common import disk
-from ...common.errors import DfsError, DiskFull, StoreConflict, StoreError, StoreUnavailable
+from ...common.errors import (
+    DfsError,
+    DiskFull,
+    InvalidRequest,
+    StoreConflict,
+    StoreError,
+    StoreUnavailable,
+)
 from ...common.retry import backoff_s
 from ...common.runtime import Clock, system_random
 from ..events import INSERT_PENDING
@@ -222,6 +229,9 @@ class PostgresStore:
                 # The connection broke. An operation without a request id might have been committed just before:
                 # only the caller can know, so it is told.
                 raise StoreUnavailable(f"lost the metadata database: {_first(error)}") from None
+            except psycopg.DataError as error:
+                # A value that no column can hold, and that nobody caught before.
+                raise InvalidRequest(f"the database can't hold this: {_first(error)}") from None
             except (psycopg.Error, OSError) as error:
                 raise StoreError(f"the metadata database failed: {_first(error)}") from None
             delay_s = backoff_s(number, self._rng, base_s=0.005, cap_s=1.0)

@@ -40,7 +40,10 @@ def ask(
 ) -> Reply:
     """One request; an error status is an answer like any other."""
     data = json.dumps(body).encode() if isinstance(body, dict) else body
-    request = urllib.request.Request(url, data=data, method=method or None, headers=headers or {})
+    form = {"Content-Type": "application/json"} if isinstance(body, dict) else {}
+    request = urllib.request.Request(
+        url, data=data, method=method or None, headers={**form, **(headers or {})}
+    )
     try:
         with urllib.request.urlopen(request, timeout=limit_s) as answer:
             return Reply(
