@@ -1,5 +1,7 @@
 """Running the pages that users read: every console block in one shell, every Python block, every TOML block, in order.
 
+A `pycon` block is a session with an interpreter: what it shows must be what it prints. One that follows another goes on in it.
+
 A `console` block has commands after `$ `; what follows a command is what it prints (`...` stands for anything), and with
 nothing there it may print what it likes. It must succeed. Ports are replaced by free ones. A block after a comment
 `<!-- not run: WHY -->` is left out.
@@ -22,7 +24,7 @@ from typing import Any
 from twinfs.common.config import ROLES, build, settings
 
 FENCE = re.compile(
-    r"^(?P<skip><!-- not run: [^\n]*-->\n+)?```(?P<kind>console|python|toml)\n(?P<body>.*?)^```$",
+    r"^(?P<skip><!-- not run: [^\n]*-->\n+)?```(?P<kind>console|python|pycon|toml)\n(?P<body>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
 PORT = re.compile(r"(?<![\w.])98\d\d(?![\w.])")
@@ -53,8 +55,16 @@ def blocks_of(text: str) -> list[Block]:
                 ports[match[0]] = str(probe.getsockname()[1])
         return ports[match[0]]
 
-    found = [m for m in FENCE.finditer(text) if not m["skip"]]
-    return [Block(m["kind"], PORT.sub(free, m["body"])) for m in found]
+    blocks: list[Block] = []
+    for match in FENCE.finditer(text):
+        if match["skip"]:
+            continue
+        kind, body = match["kind"], PORT.sub(free, match["body"])
+        if kind == "pycon" and blocks and blocks[-1].kind == kind:
+            blocks[-1].body += "\n" + body
+        else:
+            blocks.append(Block(kind, body))
+    return blocks
 
 
 def commands_of(body: str) -> list[Command]:
@@ -79,6 +89,10 @@ def script_of(blocks: list[Block], folder: Path) -> tuple[str, list[Command]]:
             program = folder / f"block{number}.py"
             program.write_text(block.body, encoding="utf-8")
             commands.append(Command(f"{sys.executable} {program}"))
+        elif block.kind == "pycon":
+            session = folder / f"block{number}.txt"
+            session.write_text(block.body, encoding="utf-8")
+            commands.append(Command(f"{sys.executable} -m doctest -o ELLIPSIS {session}"))
         else:
             check_toml(block.body)
     lines = ["set -o pipefail", "trap 'jobs -p | xargs -r kill 2>/dev/null; wait' EXIT"]
@@ -97,7 +111,7 @@ def check_toml(body: str) -> None:
 
 def run_page(text: str, folder: Path) -> None:
     """Run a page in *folder*; AssertionError says which command did not do what the page says."""
-    (folder / "work").mkdir()
+    (folder / "work").mkdir(parents=True)
     script, commands = script_of(blocks_of(text), folder)
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     environ: dict[str, Any] = {

@@ -12,7 +12,14 @@ import pytest
 from .page import commands_of, matches, run_page
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-PAGES = ["README.md", "docs/start.md", "docs/guides.md", "docs/backup.md"]
+PAGES = [
+    "README.md",
+    "docs/start.md",
+    "docs/guides.md",
+    "docs/backup.md",
+    "docs/python.md",
+    "docs/fsspec.md",
+]
 
 
 @pytest.mark.timeout(300)
@@ -41,6 +48,13 @@ def test_a_page_that_is_wrong_is_found(tmp_path: Path) -> None:
 def test_a_command_that_fails_is_found(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="failed: 3"):
         run_page("```console\n$ (exit 3)\n```\n", tmp_path)
+
+
+def test_a_session_that_prints_something_else_is_found(tmp_path: Path) -> None:
+    right = "```pycon\n>>> one = 1\n```\n\n```pycon\n>>> one\n1\n```\n"
+    run_page(right, tmp_path / "right")
+    with pytest.raises(AssertionError, match="Expected"):
+        run_page(right.replace("\n1\n", "\n2\n"), tmp_path / "wrong")
 
 
 def test_commands_and_what_they_print() -> None:
