@@ -210,6 +210,18 @@ class DfsFile(_DfsFileBase, AbstractBufferedFile):
     def _fetch_range(self, start: int, end: int) -> bytes:
         return self._sync(self._pread, start, end)  # type: ignore[no-any-return]
 
+    def read(self, length: int | None = -1) -> bytes:
+        """Up to *length* bytes. More than a buffer's worth goes past the read-ahead, which would copy it and read on."""
+        wanted = -1 if length is None else int(length)
+        if self.mode == "rb" and not self.closed and self.cache.name in ("none", "readahead"):
+            left = max(0, self.size - self.loc)
+            wanted = left if wanted < 0 else min(wanted, left)
+            if wanted >= self.blocksize:
+                data = self._fetch_range(self.loc, self.loc + wanted)
+                self.loc += len(data)
+                return data
+        return super().read(wanted)  # type: ignore[no-any-return]
+
     def _upload_chunk(self, final: bool = False) -> bool:
         upload = self._begin()
         self._sync(upload.take, self.buffer.getvalue(), last=final)

@@ -32,6 +32,7 @@ GROUPS = {
         "measure_collecting",
         "adds while a million CID blocks are collected",
     ),
+    "frames": ("frames", "measure", "fsspec: scattered ranges, pandas read_parquet"),
     "datanode": ("stalled", "measure", "a DataNode's memory, 32 writers, one of them stalled"),
 }
 
