@@ -149,6 +149,14 @@ class DataNodeConfig:
     transfer_memory_mib: int = 64  # buffers of all transfers together
     idle_timeout_s: float = 300.0  # an idle connection is closed after this
     stall_timeout_s: float = 60.0  # a peer that moves no byte for this long is given up
+    volume_bytes: int = 0  # each volume holds so many at most; 0: as much as its disk
+    copy_bytes_per_s: int = 0  # for copies that repair and the balancer bring here; 0: no limit
+    scrub_bytes_per_s: int = (
+        8 * MIB
+    )  # read by the scrubber on each volume, clients come first; 0: no scrubbing but on order
+    scrub_interval_s: float = (
+        7 * 86_400.0
+    )  # from the beginning of one pass to the next; HDFS's dfs.datanode.scan.period.hours: 3 weeks
     report_page: int = 10_000  # replicas in a page of a full block report
     provider_ttl_s: float = (
         86_400.0  # how long other peers keep what we announced; renewed well before
@@ -173,6 +181,10 @@ class DataNodeConfig:
             raise InvalidConfig("a DataNode needs at least one volume: --dir DIR")
         if len({str(Path(path).resolve()) for path in self.dir}) != len(self.dir):
             raise InvalidConfig("the same volume directory is given twice")
+        if min(self.volume_bytes, self.copy_bytes_per_s, self.scrub_bytes_per_s) < 0:
+            raise InvalidConfig("limits of a DataNode must not be negative")
+        if self.failed_volumes_tolerated < 0 or self.reserved_bytes < 0:
+            raise InvalidConfig("failed_volumes_tolerated and reserved_bytes must not be negative")
         if not 0 <= self.small_block_bytes <= MIB:
             raise InvalidConfig("small_block_bytes must be between 0 and 1 MiB")
         _positive(self, "provider_ttl_s", "peer_refresh_s", "pin_dead_after_s", "accept_pins_gib")

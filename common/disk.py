@@ -34,6 +34,10 @@ POINTS: Final[dict[str, str]] = {
     "reopen.rename": "a finalized replica is taken back into writing",
     "reopen.folder": "the name of a replica taken back into writing is made durable",
     "quarantine.rename": "a damaged replica is put aside",
+    "scrub.rename": "how far the scrubber has come is written down",
+    "move.sync": "a replica moved to another volume is made durable there",
+    "move.rename": "a replica moved to another volume gets its final name there",
+    "move.folder": "that name is made durable",
     "recovery.link": "a recovered replica gets the name of its new generation beside the old one",
     "recovery.folder": "the name of the new generation is made durable",
     # DataNodes: volumes
@@ -41,7 +45,7 @@ POINTS: Final[dict[str, str]] = {
     "version.rename": "the identity of a volume gets its name",
     "version.folder": "the name of a volume's identity is made durable",
     "blocks.folder": "a new folder for replicas is made durable",
-    "index.aside": "at the start: a damaged index is put aside",
+    "index.aside": "a damaged index is put aside",
     "sweep.unrecorded": "at the start: a file that was never recorded goes back to being written",
     "sweep.recorded": "at the start: a recorded file gets its final name",
     # NameNodes: backups

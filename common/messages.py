@@ -686,6 +686,7 @@ class ReplicaReport(Struct, frozen=True, kw_only=True):
     length: NonNegative
     finalized: bool = True
     digest: bytes = b""  # of a finalized block, where cheap to tell
+    damaged: bool = False  # its bytes do not fit; kept aside until the block has its copies again
 
 
 class BlockReportPage(Struct, frozen=True, kw_only=True):

@@ -127,6 +127,8 @@ def _registry() -> dict[str, Operation]:
         ("safe_mode", admin.SetSafeMode, admin.SafeModeState),
         ("refresh_topology", admin.Refresh, admin.Refreshed),
         ("order_nodes", admin.OrderNodes, m.Done),
+        ("start_balancer", admin.StartBalancer, admin.BalancerStatus),
+        ("balancer", admin.ControlBalancer, admin.BalancerStatus),
     ]
     operations = [Operation(n, q, r, False) for n, q, r in read + operators]
     operations += [Operation(n, q, r, True) for n, q, r in write]

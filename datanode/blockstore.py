@@ -29,7 +29,7 @@ from ..common.messages import ReplicaReport
 from ..common.model import BlockRef
 from ..common.transfer import SmallBlock
 from .index import FIRST_LOCAL_BLOCK, Name, Replica
-from .replicas import Found, copy_prefix, is_intact, report_finalized, report_writing, write_all
+from .replicas import Found, copy_prefix, report_finalized, report_writing, write_all
 from .volumes import Volume, choose_volume, storage_error
 from .writing import WritingReplica
 
@@ -141,8 +141,9 @@ class BlockStore:
     def begin(
         self, block: BlockRef, owner: object, expected_bytes: int, *, copy: bool = False
     ) -> WritingReplica:
-        """A new, empty replica, written by *owner*; a *copy* is not reported before it is finalized."""
-        if self.find(block.block_id) is not None:
+        """A new, empty replica, written by *owner*; a *copy* is not reported before it is finalized, and a damaged replica
+        may be here, which it is to take the place of."""
+        if not copy and self.find(block.block_id) is not None:
             raise StaleGeneration(f"block {block.block_id} is finalized here already")
         with self._lock:
             known = self._writing.get(block.block_id)
@@ -190,6 +191,8 @@ class BlockStore:
         if found is None or found[1].generation != base.generation or found[1].length < length:
             return None
         volume, stored = found
+        if base.block_id in volume.index.damaged:
+            return None
         if self.writing(block.block_id) is not None or self.find(block.block_id) is not None:
             raise StaleGeneration(f"block {block.block_id} is here already")
         path = volume.writing_path(block.block_id, block.generation)
@@ -266,11 +269,10 @@ class BlockStore:
                 disk.rename(final, path, "reopen.rename")
             # Found at a restart by its newer generation, even while the record is still there.
             disk.fsync_directory(path.parent, "reopen.folder")
-            volume.index.remove([block.block_id])
+            volume.remove([block.block_id])
         except OSError as error:
             volume.check()
             raise storage_error(error, f"can't reopen block {block.block_id}") from None
-        volume.count(-1, -stored.length)
         replica = WritingReplica(volume, block.block_id, block.generation, path)
         replica.owner = owner
         replica.open_existing(stored.length, stored.digests)
@@ -430,26 +432,12 @@ class BlockStore:
                     by_volume.setdefault(number, []).append(stored)
         for number, replicas in by_volume.items():
             volume = self.volumes[number]
-            volume.index.remove([stored.block_id for stored in replicas])
+            volume.remove([stored.block_id for stored in replicas])
             for stored in replicas:
                 if not stored.inline:
                     with contextlib.suppress(OSError):
                         volume.final_path(stored.block_id, stored.generation).unlink()
-            volume.count(-len(replicas), -sum(stored.length for stored in replicas))
         return list(blocks)
-
-    def quarantine(self, block: BlockRef) -> None:
-        """Put a damaged replica aside, so that a good copy can take its place."""
-        for volume in self.volumes:
-            stored = None if volume.failure else volume.index.get(block.block_id)
-            if stored is None or stored.generation != block.generation:
-                continue
-            if not stored.inline:
-                path = volume.final_path(stored.block_id, stored.generation)
-                with contextlib.suppress(OSError):
-                    disk.rename(path, volume.path / "quarantine" / path.name, "quarantine.rename")
-            volume.index.remove([stored.block_id])
-            volume.count(-1, -stored.length)
 
     # --- recovery ---
 
@@ -510,27 +498,11 @@ class BlockStore:
 
     # --- checking and reporting ---
 
-    def verify(self, block: BlockRef) -> str:
-        """Read a finalized replica and compare its digests: "good", "missing" or "corrupt"."""
-        try:
-            found = self.open(block)
-        except (BlockNotFound, StaleGeneration):
-            return "missing"
-        except DfsError:
-            return "corrupt"
-        try:
-            return "good" if not found.finalized or is_intact(found) else "corrupt"
-        except OSError:
-            return "corrupt"
-        finally:
-            if found.descriptor >= 0:
-                os.close(found.descriptor)
-
     def report_of(self, block: BlockRef) -> ReplicaReport | None:
         """What an incremental report says of a replica."""
         found = self.find(block.block_id)
         if found is not None:
-            return report_finalized(found[1])
+            return report_finalized(found[1], block.block_id in found[0].index.damaged)
         replica = self.writing(block.block_id)
         return None if replica is None else report_writing(replica)
 
@@ -548,7 +520,10 @@ class BlockStore:
                 if len(page) == limit:
                     complete = False
                     end = min(end, page[-1].block_id)
-                merged.update((replica.block_id, report_finalized(replica)) for replica in page)
+                damaged = volume.index.damaged
+                merged.update(
+                    (r.block_id, report_finalized(r, r.block_id in damaged)) for r in page
+                )
             with self._lock:
                 for block_id, replica in self._writing.items():
                     if after < block_id < FIRST_LOCAL_BLOCK and not replica.is_copy:
@@ -565,7 +540,7 @@ class BlockStore:
 
     def totals(self) -> int:
         """How many replicas are finalized."""
-        return sum(volume.replicas for volume in self.volumes if not volume.failure)
+        return max(0, sum(volume.replicas for volume in self.volumes if not volume.failure))
 
     def release_thread(self) -> None:
         """Let go of what the calling thread holds; before it ends."""

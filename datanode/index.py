@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from ..common.errors import StoreTooNew
-from ..common.sqlite import Database
+from ..common import disk
+from ..common.checksum import digest_of
+from ..common.errors import DfsError, StoreDamaged, StoreTooNew
+from ..common.sqlite import Database, database_error
 
 FORMAT_VERSION = 1
 SCHEMA = """
@@ -20,7 +23,16 @@ CREATE TABLE IF NOT EXISTS replicas (
     generation INTEGER NOT NULL,
     length     INTEGER NOT NULL,
     inline     INTEGER NOT NULL,
-    digests    BLOB    NOT NULL
+    digests    BLOB    NOT NULL,
+    -- A digest of the other columns, by which the scrubber knows a row that a disk has changed. NULL: written before
+    -- there was one.
+    checked    BLOB
+);
+-- Replicas whose bytes do not fit their digests. They stay where they are, as the last resort of readers, until the NameNode
+-- has enough good copies or sends one.
+CREATE TABLE IF NOT EXISTS damaged (
+    block_id   INTEGER PRIMARY KEY,
+    generation INTEGER NOT NULL
 );
 -- Bytes of small blocks: no file each, and one fsync for all that come together.
 CREATE TABLE IF NOT EXISTS small (
@@ -65,9 +77,23 @@ class Index:
     def __init__(self, path: Path) -> None:
         """Open or create. Raises StoreDamaged, StoreTooNew, DiskFull."""
         self.path = path
+        self.suspect = (
+            ""  # why what is read from it can't be trusted; "" while nothing speaks against it
+        )
         self._observer: Observer | None = None
         self._database = Database(path)
         self._database.run(_prepare)
+        self.damaged: dict[int, int] = dict(self._rows("SELECT block_id, generation FROM damaged"))
+
+    def _rows(self, statement: str, params: Sequence[object] = ()) -> list[Any]:
+        """What a reading statement finds. An index that can't be read is suspect from then on."""
+        try:
+            return self._database.reader().execute(statement, params).fetchall()
+        except sqlite3.Error as error:
+            failure = database_error(error, self.path)
+            if isinstance(failure, StoreDamaged):
+                self.suspect = self.suspect or failure.message
+            raise failure from None
 
     def observe(self, observer: Observer) -> None:
         """Have *observer* told of (added, their names, removed) replicas once that is durable."""
@@ -81,12 +107,17 @@ class Index:
     ) -> Future[None]:
         """Record finalized replicas, the bytes of inline ones, further hashes of what is in them; done when durable."""
 
+        rows = [(*replica, row_check(replica)) for replica in replicas]
+        healed = [(r.block_id,) for r in replicas if r.block_id in self.damaged]
+
         def operation(connection: sqlite3.Connection) -> None:
             connection.executemany(
-                "INSERT OR REPLACE INTO replicas (block_id, generation, length, inline, digests)"
-                " VALUES (?, ?, ?, ?, ?)",
-                replicas,
+                "INSERT OR REPLACE INTO replicas (block_id, generation, length, inline, digests, checked)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                rows,
             )
+            if healed:
+                connection.executemany("DELETE FROM damaged WHERE block_id = ?", healed)
             if data:
                 connection.executemany(
                     "INSERT OR REPLACE INTO small (block_id, data) VALUES (?, ?)", data
@@ -95,6 +126,8 @@ class Index:
                 connection.executemany("INSERT OR REPLACE INTO names VALUES (?, ?, ?, ?)", names)
 
         future = self._database.submit(operation)
+        for (block_id,) in healed:
+            self.damaged.pop(block_id, None)
         if (observer := self._observer) is not None:
 
             def tell(done: Future[None]) -> None:
@@ -104,55 +137,71 @@ class Index:
             future.add_done_callback(tell)
         return future
 
-    def remove(self, block_ids: Sequence[int]) -> None:
-        """Forget replicas, durably."""
-
+    def remove(self, block_ids: Sequence[int]) -> list[Replica]:
+        """Forget replicas, durably; those that were there (what two threads remove, one of them gets)."""
         gone: list[Replica] = []
 
         def operation(connection: sqlite3.Connection) -> None:
             keys = [(block_id,) for block_id in block_ids]
             gone.clear()
-            for key in keys if self._observer is not None else ():
+            for key in keys:
                 row = connection.execute(f"{_ROW} WHERE block_id = ?", key).fetchone()
                 if row is not None:
-                    gone.append(Replica(row[0], row[1], row[2], bool(row[3]), row[4]))
+                    gone.append(_replica(row))
             connection.executemany("DELETE FROM replicas WHERE block_id = ?", keys)
             connection.executemany("DELETE FROM small WHERE block_id = ?", keys)
             connection.executemany("DELETE FROM names WHERE block_id = ?", keys)
+            connection.executemany("DELETE FROM damaged WHERE block_id = ?", keys)
 
         self._database.run(operation)
+        for block_id in block_ids:
+            self.damaged.pop(block_id, None)
         if self._observer is not None and gone:
             self._observer((), (), gone)
+        return gone
+
+    def mark(self, block_id: int, generation: int, *, damaged: bool) -> None:
+        """Remember, durably, whether a replica's bytes fit its digests."""
+
+        def operation(connection: sqlite3.Connection) -> None:
+            connection.execute("DELETE FROM damaged WHERE block_id = ?", (block_id,))
+            if damaged:
+                connection.execute("INSERT INTO damaged VALUES (?, ?)", (block_id, generation))
+
+        self._database.run(operation)
+        if damaged:
+            self.damaged[block_id] = generation
+        else:
+            self.damaged.pop(block_id, None)
 
     def named(self, key: bytes) -> list[tuple[int, int, int]]:
         """(block id, start, length) of CID blocks with a hash that was recorded with them."""
-        return (
-            self._database.reader()
-            .execute("SELECT block_id, start, length FROM names WHERE key = ? LIMIT 16", (key,))
-            .fetchall()
+        return self._rows(
+            "SELECT block_id, start, length FROM names WHERE key = ? LIMIT 16", (key,)
+        )
+
+    def names_of(self, block_id: int) -> list[Name]:
+        """What `add` was given as names with a replica."""
+        return self._rows(
+            "SELECT key, block_id, start, length FROM names WHERE block_id = ?", (block_id,)
         )
 
     def get(self, block_id: int) -> Replica | None:
-        row = self._database.reader().execute(f"{_ROW} WHERE block_id = ?", (block_id,)).fetchone()
-        return None if row is None else Replica(row[0], row[1], row[2], bool(row[3]), row[4])
+        rows = self._rows(f"{_ROW} WHERE block_id = ?", (block_id,))
+        return _replica(rows[0]) if rows else None
 
     def data(self, block_id: int) -> bytes | None:
         """The bytes of an inline replica."""
-        row = (
-            self._database.reader()
-            .execute("SELECT data FROM small WHERE block_id = ?", (block_id,))
-            .fetchone()
-        )
-        return None if row is None else row[0]
+        rows = self._rows("SELECT data FROM small WHERE block_id = ?", (block_id,))
+        return rows[0][0] if rows else None
 
     def small(self, block_ids: Sequence[int]) -> dict[int, tuple[int, bytes]]:
         """block id -> (generation, bytes) of the inline ones among *block_ids*."""
-        connection = self._database.reader()
         found: dict[int, tuple[int, bytes]] = {}
         for start in range(0, len(block_ids), 500):
             part = block_ids[start : start + 500]
             marks = ", ".join("?" * len(part))
-            for row in connection.execute(
+            for row in self._rows(
                 "SELECT r.block_id, r.generation, s.data FROM replicas r"
                 f" JOIN small s ON s.block_id = r.block_id WHERE r.block_id IN ({marks})",
                 part,
@@ -162,20 +211,99 @@ class Index:
 
     def page(self, after: int, limit: int, before: int = 2**63 - 1) -> list[Replica]:
         """Replicas with ids between *after* and *before*, ascending."""
-        rows = self._database.reader().execute(
+        rows = self._rows(
             f"{_ROW} WHERE block_id > ? AND block_id < ? ORDER BY block_id LIMIT ?",
             (after, before, limit),
         )
-        return [Replica(row[0], row[1], row[2], bool(row[3]), row[4]) for row in rows]
+        return [_replica(row) for row in rows]
 
     def totals(self) -> tuple[int, int]:
         """(replicas, their bytes)."""
-        row = (
-            self._database.reader()
-            .execute("SELECT COUNT(*), COALESCE(SUM(length), 0) FROM replicas")
-            .fetchone()
-        )
+        row = self._rows("SELECT COUNT(*), COALESCE(SUM(length), 0) FROM replicas")[0]
         return row[0], row[1]
+
+    # --- checking ---
+
+    def look_at(self, after: int, limit: int) -> list[tuple[Replica, bool]]:
+        """As `page`, each row with whether it is as it was written. Read from the file anew."""
+        self.release_reader()
+        rows = self._rows(
+            "SELECT block_id, generation, length, inline, digests, checked FROM replicas"
+            " WHERE block_id > ? ORDER BY block_id LIMIT ?",
+            (after, limit),
+        )
+        found = [(_replica(row), row[5]) for row in rows]
+        return [(replica, check in (None, row_check(replica))) for replica, check in found]
+
+    def inspect(self) -> str:
+        """What is wrong with the structure of the file; "" if nothing is. Reads all of it."""
+        self.release_reader()
+        try:
+            (found,) = self._rows("PRAGMA integrity_check(1)")[0]
+            if found != "ok":
+                return str(found)
+            strangers = self._rows(
+                "SELECT (SELECT COUNT(*) FROM small) <> (SELECT COUNT(*) FROM small s JOIN replicas r"
+                " ON r.block_id = s.block_id AND r.inline = 1)"
+            )
+            return "there are bytes of no replica" if strangers[0][0] else ""
+        except DfsError as error:
+            return error.message
+
+    def salvage(self) -> tuple[list[Replica], list[tuple[int, bytes]]]:
+        """Rows of a damaged index that are as they were written, and the bytes of the inline ones that fit them."""
+        replicas: list[Replica] = []
+        data: list[tuple[int, bytes]] = []
+        after, limit = 0, 256
+        while True:
+            try:
+                page = self.look_at(after, limit)
+                small = self.small([replica.block_id for replica, _ in page])
+            except DfsError:
+                if limit == 1:
+                    # One row that can't be read: what comes after it may be.
+                    following = self._following(after)
+                    if following is None:
+                        return replicas, data
+                    after = following
+                limit = 1
+                continue
+            for replica, good in page:
+                content = small.get(replica.block_id, (0, b""))[1]
+                if replica.inline and good:
+                    good = len(content) == replica.length and (
+                        not content or digest_of(content) == replica.digests
+                    )
+                    data += [(replica.block_id, content)] if good else []
+                if good:
+                    replicas.append(replica)
+            if len(page) < limit:
+                return replicas, data
+            after, limit = page[-1][0].block_id, min(limit * 2, 256)
+
+    def _following(self, block_id: int) -> int | None:
+        """The id of the row after *block_id*, if it can be had without reading the rest of the row."""
+        try:
+            rows = self._rows(
+                "SELECT block_id FROM replicas WHERE block_id > ? ORDER BY block_id LIMIT 1",
+                (block_id,),
+            )
+            return rows[0][0] if rows else None
+        except DfsError:
+            return None
+
+    def renew(self, aside: Path) -> None:
+        """Go on with an empty file; the old one becomes *aside*."""
+        database = self._database
+        with contextlib.suppress(DfsError, sqlite3.Error):
+            database.close()
+        disk.rename(self.path, aside, "index.aside")
+        for suffix in ("-wal", "-shm"):
+            Path(f"{self.path}{suffix}").unlink(missing_ok=True)
+        self._database = Database(self.path)
+        self._database.run(_prepare)
+        self.damaged.clear()
+        self.suspect = ""
 
     @property
     def failure(self) -> str:
@@ -190,6 +318,16 @@ class Index:
         self._database.close()
 
 
+def _replica(row: Any) -> Replica:
+    return Replica(row[0], row[1], row[2], bool(row[3]), row[4])
+
+
+def row_check(replica: Replica) -> bytes:
+    """The value of the column *checked*."""
+    facts = f"{replica.block_id} {replica.generation} {replica.length} {int(replica.inline)} "
+    return digest_of(facts.encode() + bytes(replica.digests))[:8]
+
+
 def _prepare(connection: sqlite3.Connection) -> None:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version > FORMAT_VERSION:
@@ -199,4 +337,6 @@ def _prepare(connection: sqlite3.Connection) -> None:
     for statement in SCHEMA.split(";"):
         if statement.strip():
             connection.execute(statement)
+    if "checked" not in {row[1] for row in connection.execute("PRAGMA table_info(replicas)")}:
+        connection.execute("ALTER TABLE replicas ADD COLUMN checked BLOB")
     connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")

@@ -7,7 +7,7 @@ import select
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ..common.checksum import CHUNK_BYTES, DIGEST_BYTES, block_digest, chunk_count, digest_of
+from ..common.checksum import CHUNK_BYTES, DIGEST_BYTES, chunk_count, digest_of
 from ..common.errors import (
     BlockNotFound,
     ChecksumMismatch,
@@ -18,7 +18,7 @@ from ..common.errors import (
     Unavailable,
 )
 from ..common.framing import FrameSocket, Packet, ask, connect, decode
-from ..common.model import Block, BlockBase, NodeAddress, NodeId
+from ..common.model import BlockBase, NodeAddress, NodeId
 from ..common.proxy import Proxy
 from ..common.transfer import (
     Flag,
@@ -267,9 +267,17 @@ class BlockReceiver:
 
 
 def fetch_into(
-    peers: Peers, source: NodeAddress, base: BlockBase, replica: WritingReplica, owner: object
+    peers: Peers,
+    source: NodeAddress,
+    base: BlockBase,
+    replica: WritingReplica,
+    owner: object,
+    throttle: Callable[[int], None] = lambda size_bytes: None,
 ) -> None:
-    """Append the first *base.length* bytes of a replica on *source*, each chunk verified against that node's list."""
+    """Append the first *base.length* bytes of a replica on *source*, each chunk verified against that node's list.
+
+    *throttle* is called with the bytes to come, and waits as long as they have to.
+    """
     connection = peers.open(source)
     try:
         ready = ask(connection, ReadBlock(block=base.block, digests=True), ReadReady)
@@ -281,6 +289,7 @@ def fetch_into(
         offset = 0
         while offset < base.length:
             size = min(CHUNK_BYTES, ready.length - offset)
+            throttle(size)
             connection.receive_into(buffer[:size])
             wanted = ready.digests[offset // CHUNK_BYTES * DIGEST_BYTES :][:DIGEST_BYTES]
             require_digest(buffer[:size], wanted, f"a chunk from {source.data}")
@@ -290,32 +299,6 @@ def fetch_into(
             offset += kept
     finally:
         connection.close()
-
-
-def copy_block(store: BlockStore, peers: Peers, block: Block, sources: list[NodeAddress]) -> None:
-    """Fetch a whole finalized block, prove it by the NameNode's digest, and finalize it here."""
-    owner = object()
-    last: DfsError = BlockNotFound("no source was named")
-    for source in sources:
-        if source.node_id == peers.node_id:
-            continue
-        replica = store.begin(block.ref, owner, block.length, copy=True)
-        try:
-            fetch_into(
-                peers, source, BlockBase(block=block.ref, length=block.length), replica, owner
-            )
-            _, length, digests = replica.snapshot()
-            if block.digest is None or block_digest(digests) != block.digest:
-                raise ChecksumMismatch(f"the copy from {source.data} is not the block")
-            if length != block.length:
-                raise ChecksumMismatch(f"the copy from {source.data} is too short")
-            store.finalize(replica, owner, durable=True)
-            return
-        except DfsError as error:
-            store.discard(replica)
-            log.warning("block %d from %s: %s", block.block_id, source.data, error.message)
-            last = error
-    raise last
 
 
 def receive_many(

@@ -66,12 +66,13 @@ def copy_prefix(source: os.PathLike[str], target: os.PathLike[str], length: int)
             done += copied
 
 
-def report_finalized(replica: Replica) -> ReplicaReport:
+def report_finalized(replica: Replica, damaged: bool) -> ReplicaReport:
     return ReplicaReport(
         block_id=BlockId(replica.block_id),
         generation=GenerationStamp(replica.generation),
         length=replica.length,
         digest=block_digest(replica.digests),
+        damaged=damaged,
     )
 
 

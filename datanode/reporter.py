@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TypeVar
 
 from .. import __version__
@@ -16,6 +18,7 @@ from ..common.errors import DfsError, InvalidRequest, VersionMismatch
 from ..common.framing import ask
 from ..common.messages import (
     WIRE_VERSION,
+    BalanceDisks,
     BlockCommit,
     BlockReportPage,
     Command,
@@ -29,20 +32,36 @@ from ..common.messages import (
     Register,
     Registered,
     ReplicaReport,
+    ReportBadReplicas,
     ReportBlocks,
+    ScrubVolumes,
     VerifyReplicas,
 )
 from ..common.model import BlockRef, NodeAddress, NodeId
 from ..common.runtime import Clock, new_uuid
 from ..common.transfer import BeginRecovery, FinishRecovery, ReadReady, WriteDone
+from . import quarantine
 from .blockstore import BlockStore
-from .pipeline import Peers, copy_block
+from .copying import copy_block
+from .pacing import Pace
+from .pipeline import Peers
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 MAX_REPORT = 10_000
 REPORT_DELAY_S = 0.05  # entries that come this close together travel together
 RETRY_S = 1.0
+COMMANDS_AT_ONCE = 8  # as many as a NameNode lets a node copy at once
+
+
+@dataclass(frozen=True, slots=True)
+class Workings:
+    """What commands set to work besides the store."""
+
+    pace: Pace  # of all copies to this node
+    stopping: threading.Event  # set when the process ends
+    scrub: Callable[[int], None]  # bytes a second
+    balance_disks: Callable[[float, int], None]  # threshold in percent, bytes a second
 
 
 class Reporter:
@@ -63,6 +82,7 @@ class Reporter:
         traffic: Callable[[], dict[str, int]],
         joined: Callable[[str, NodeId], Awaitable[None]],
         threads: ThreadPoolExecutor,
+        workings: Workings,
     ) -> None:
         """*traffic* says what the counters of a heartbeat are. *joined* is called with the cluster's id and this node's after registration."""
         self._namenode = RpcNameNode(
@@ -82,6 +102,7 @@ class Reporter:
         self.page_key = b""  # checks tokens of the NameNode's pages
         self._joined = joined
         self._threads = threads
+        self._work_for = workings
         self._node_id: NodeId | None = None
         self._registered = asyncio.Event()
         self._interval_s = 3.0
@@ -89,6 +110,7 @@ class Reporter:
         self._received: list[ReplicaReport] = []
         self._removed: list[BlockRef] = []
         self._bad: list[BlockRef] = []
+        self._failed: list[BlockRef] = []
         self._news = asyncio.Event()
         self._report_wanted = asyncio.Event()
         self._work: asyncio.Queue[Command] = asyncio.Queue(maxsize=10_000)
@@ -99,7 +121,7 @@ class Reporter:
             tasks.create_task(self._heartbeats(), name="heartbeat")
             tasks.create_task(self._incremental(), name="incremental reports")
             tasks.create_task(self._full_reports(), name="full reports")
-            for number in range(4):
+            for number in range(COMMANDS_AT_ONCE):
                 tasks.create_task(self._worker(), name=f"commands {number}")
 
     @property
@@ -202,7 +224,8 @@ class Reporter:
             received, self._received = self._received, []
             removed, self._removed = self._removed, []
             bad, self._bad = self._bad, []
-            if not (received or removed or bad):
+            failed, self._failed = self._failed, []
+            if not (received or removed or bad or failed):
                 continue
             assert self._node_id is not None
             report = IncrementalReport(
@@ -210,20 +233,22 @@ class Reporter:
                 received=received[:MAX_REPORT],
                 removed=removed[:MAX_REPORT],
                 bad=bad[:MAX_REPORT],
+                failed=failed[:MAX_REPORT],
             )
             try:
                 await self._namenode.call("incremental_report", report)
             except DfsError as error:
                 log.warning("a report did not get through: %s", error)
                 self._received, self._removed = received + self._received, removed + self._removed
-                self._bad = bad + self._bad
+                self._bad, self._failed = bad + self._bad, failed + self._failed
                 await asyncio.sleep(RETRY_S)
                 self._news.set()
                 continue
             self._received = received[MAX_REPORT:] + self._received
             self._removed = removed[MAX_REPORT:] + self._removed
             self._bad = bad[MAX_REPORT:] + self._bad
-            if self._received or self._removed or self._bad:
+            self._failed = failed[MAX_REPORT:] + self._failed
+            if self._received or self._removed or self._bad or self._failed:
                 self._news.set()
 
     async def _full_reports(self) -> None:
@@ -284,37 +309,59 @@ class Reporter:
             await self._namenode.call("commit_recovery", commit)
         elif isinstance(command, VerifyReplicas):
             await self.verify(command.blocks)
+        elif isinstance(command, ScrubVolumes):
+            self._work_for.scrub(command.bytes_per_s)
+        elif isinstance(command, BalanceDisks):
+            self._work_for.balance_disks(command.threshold_percent, command.bytes_per_s)
         else:
             assert isinstance(command, ReportBlocks)
             self._report_wanted.set()
 
     async def _copy(self, command: CopyReplica) -> None:
         block = command.block
+        pace = Pace(command.bytes_per_s) if command.bytes_per_s else None
 
-        def copy() -> ReplicaReport | None:
-            # What is here may be the damaged replica that the copy is to replace.
-            if self._store.verify(block.ref) != "good":
-                self._store.quarantine(block.ref)
-                copy_block(self._store, self._peers, block, command.sources)
-            return self._store.report_of(block.ref)
+        def throttle(size_bytes: int) -> None:
+            for one in (self._work_for.pace, pace):
+                if one is not None:
+                    wait_s = one.take(size_bytes, self._clock.monotonic_s())
+                    if wait_s > 0:
+                        self._work_for.stopping.wait(wait_s)
 
-        replica = await self._in_thread(copy)
-        if replica is not None:
+        outcome = await self._in_thread(
+            lambda: copy_block(self._store, self._peers, block, command.sources, throttle)
+        )
+        replica = await self._in_thread(lambda: self._store.report_of(block.ref))
+        if outcome.done and replica is not None:
             self.received(replica)
+        else:
+            self._failed.append(block.ref)
+            self._news.set()
+        if outcome.bad:
+            await self._namenode.call(
+                "report_bad_replicas", ReportBadReplicas(replicas=outcome.bad)
+            )
 
     def report_now(self) -> None:
         """Send a full block report soon."""
         self._report_wanted.set()
 
     async def verify(self, blocks: list[BlockRef]) -> None:
-        """Look at replicas, and report what is missing or corrupt."""
+        """Look at replicas, and report what is there."""
         for block in blocks:
-            verdict = await self._in_thread(lambda block=block: self._store.verify(block))  # type: ignore[misc]
+            verdict = await self._in_thread(
+                lambda block=block: quarantine.verify(self._store, block)  # type: ignore[misc]
+            )
             if verdict == "missing":
                 self.removed([block])
             elif verdict == "corrupt":
-                log.error("the replica of block %d is corrupt", block.block_id)
                 self.bad(block)
+            elif verdict == "good":
+                replica = await self._in_thread(
+                    lambda block=block: self._store.report_of(block)  # type: ignore[misc]
+                )
+                if replica is not None and replica.finalized:
+                    self.received(replica)
 
 
 def recover_block(peers: Peers, command: RecoverBlock) -> CommitRecovery:

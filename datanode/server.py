@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import logging
 import random
+import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -28,10 +30,13 @@ from .api.web import WebApi
 from .blockstore import BlockStore
 from .cidstore import CidStore
 from .content import Content
+from .disk_balancer import DiskBalancer
 from .gateway.server import Gateway
+from .pacing import Pace
 from .peers.service import PeerService
 from .pipeline import Peers
-from .reporter import Reporter
+from .reporter import Reporter, Workings
+from .scrubber import Scrubber
 from .streams import StreamServer
 from .volumes import Volume
 
@@ -65,6 +70,9 @@ class DataNodeServer:
         self._looking: set[asyncio.Task[None]] = set()
         self._uuid = ""
         self._began_s = self._clock.monotonic_s()
+        self._scrubber: Scrubber | None = None
+        self._stopping = threading.Event()
+        self._lost_volumes = 0  # that could not be opened at the start
 
     async def start(self) -> dict[str, object]:
         config = self._config
@@ -150,6 +158,28 @@ class DataNodeServer:
         async def joined(joined_id: str, node_id: NodeId) -> None:
             await asyncio.to_thread(self._identify, joined_id, node_id)
 
+        scrubber = Scrubber(
+            store,
+            self._clock,
+            self._threads,
+            bytes_per_s=config.scrub_bytes_per_s,
+            interval_s=config.scrub_interval_s,
+            busy=lambda: streams.active,
+            bad=lambda block: self._tell(lambda reporter: reporter.bad(block)),
+            missing=lambda block: self._tell(lambda reporter: reporter.removed([block])),
+            received=lambda replica: self._tell(lambda reporter: reporter.received(replica)),
+            renewed=lambda: self._tell(lambda reporter: reporter.report_now()),
+        )
+        self._scrubber = scrubber
+        disks = DiskBalancer(
+            store, self._clock, self._threads, self._stopping, lambda: streams.active
+        )
+        workings = Workings(
+            pace=Pace(config.copy_bytes_per_s),
+            stopping=self._stopping,
+            scrub=scrubber.order,
+            balance_disks=disks.order,
+        )
         for url in config.namenodes:
             reporter = Reporter(
                 url,
@@ -164,10 +194,13 @@ class DataNodeServer:
                 traffic=streams.metrics.traffic,
                 joined=joined,
                 threads=self._threads,
+                workings=workings,
             )
             self._reporters.append(reporter)
             self._tasks.append(asyncio.create_task(reporter.run(), name=f"reporter {url}"))
         self._tasks.append(asyncio.create_task(self._watch_volumes(), name="volume watch"))
+        self._tasks.append(asyncio.create_task(scrubber.run(), name="scrubber"))
+        self._tasks.append(asyncio.create_task(disks.run(), name="disk balancer"))
         self._tasks.append(asyncio.create_task(exposition.watch_loop(1.0), name="loop watch"))
         if self.peer is not None:
             await self.peer.start()
@@ -236,12 +269,19 @@ class DataNodeServer:
         try:
             for path in self._config.dir:
                 try:
-                    volumes.append(Volume(Path(path), reserved_bytes=self._config.reserved_bytes))
+                    volumes.append(
+                        Volume(
+                            Path(path),
+                            reserved_bytes=self._config.reserved_bytes,
+                            limit_bytes=self._config.volume_bytes,
+                        )
+                    )
                 except VolumeFailed as error:
                     log.error("%s", error.message)
                     failures.append(error)
             if failures and (len(failures) > self._config.failed_volumes_tolerated or not volumes):
                 raise failures[0]
+            self._lost_volumes = len(failures)
             uuids = {str(v.version["node_uuid"]) for v in volumes} - {""}
             clusters = {str(v.version["cluster_id"]) for v in volumes} - {""}
             if len(uuids) > 1 or len(clusters) > 1:
@@ -264,6 +304,10 @@ class DataNodeServer:
             if not volume.failure:
                 volume.identify(node_uuid=self._uuid, cluster_id=cluster_id, node_id=node_id)
 
+    def _tell(self, tell: Callable[[Reporter], None]) -> None:
+        for reporter in self._reporters:
+            tell(reporter)
+
     def _look_at(self, block: BlockRef) -> None:
         """A replica could not be served: look whether it is here, and tell the NameNodes."""
         for reporter in self._reporters:
@@ -274,25 +318,33 @@ class DataNodeServer:
     async def _watch_volumes(self) -> None:
         """Take volumes that can't be written any more out of service, and their replicas with them."""
         assert self._store is not None
+        assert self._scrubber is not None
         volumes = self._store.volumes
         reported: set[str] = set()
         while True:
             await asyncio.sleep(VOLUME_CHECK_S)
             for volume in volumes:
                 await asyncio.to_thread(volume.check)
-            failed = {v.volume_id for v in volumes if v.failure}
+                if volume.index.suspect and not volume.failure:
+                    await self._scrubber.renew(volume)
+            failed = {v.volume_id for v in volumes if v.failure and not v.renewing}
             if failed - reported:
                 reported |= failed
                 # Full reports no longer name the replicas there.
-                for reporter in self._reporters:
-                    reporter.report_now()
-                if len(failed) == len(volumes):
-                    raise VolumeFailed("no volume is left in service")
+                self._tell(lambda reporter: reporter.report_now())
+            if len(failed) == len(volumes):
+                raise VolumeFailed("no volume is left in service")
+            if len(failed) + self._lost_volumes > self._config.failed_volumes_tolerated:
+                raise VolumeFailed(
+                    f"{len(failed) + self._lost_volumes} volumes have failed and"
+                    f" {self._config.failed_volumes_tolerated} are tolerated (failed_volumes_tolerated)"
+                )
 
     async def failed(self) -> None:
         await asyncio.gather(*self._tasks)
 
     async def stop(self) -> None:
+        self._stopping.set()
         for task in [*self._tasks, *self._looking]:
             task.cancel()
         await asyncio.gather(*self._tasks, *self._looking, return_exceptions=True)

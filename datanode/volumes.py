@@ -48,14 +48,18 @@ def storage_error(error: OSError, what: str) -> DfsError:
 class Volume:
     """One directory. See DESIGN.md, "Disk format of a DataNode"."""
 
-    def __init__(self, path: Path, *, reserved_bytes: int) -> None:
+    def __init__(self, path: Path, *, reserved_bytes: int, limit_bytes: int = 0) -> None:
         """Open or create the volume, sweep what a crash left, and load its index.
 
         Raises InvalidConfig if it is in use or foreign, StoreTooNew, VolumeFailed, DiskFull.
         """
         self.path = path
         self.reserved_bytes = reserved_bytes
+        self.limit_bytes = limit_bytes
         self.failure = ""
+        self.renewing = (
+            False  # its index is being made anew: nothing can be said about what is here
+        )
         self.lock = threading.Lock()
         self._identifying = threading.Lock()  # several NameNodes may answer at once
         self._checking = threading.Lock()  # two probes at once would take each other's file away
@@ -174,17 +178,65 @@ class Volume:
             self._rebuild(index)
         return index
 
+    def renew_index(self) -> None:
+        """Put a damaged index aside and make a new one of what can still be read of it, and of the block files.
+
+        Meanwhile the volume is out of service. Replicas whose bytes lived in what is lost have to come from other nodes.
+        """
+        if self.failure:
+            return
+        self.renewing = True
+        self.failure = "its index was damaged and is being made anew"
+        log.error(
+            "the index of the volume %s is damaged (%s); making it anew",
+            self.path,
+            self.index.suspect,
+        )
+        try:
+            replicas, data = self.index.salvage()
+            aside = self.path / "quarantine" / f"index.db.{new_uuid()}"
+            self.index.renew(aside)
+            sizes = {path.name: path.stat().st_size for _, _, path in self.files("blocks")}
+            kept = [
+                replica
+                for replica in replicas
+                if replica.inline
+                or sizes.get(block_name(replica.block_id, replica.generation)) == replica.length
+            ]
+            for start in range(0, len(kept), 500):
+                part = kept[start : start + 500]
+                ids = {replica.block_id for replica in part}
+                self.index.add(part, [entry for entry in data if entry[0] in ids]).result()
+            self._rebuild(self.index)
+            self.replicas, self.used_bytes = self.index.totals()
+        except (OSError, DfsError) as error:
+            self.failure = f"its index could not be made anew: {error}"
+            log.error("the volume %s is out of service: %s", self.path, self.failure)
+        else:
+            self.failure = ""
+            log.warning("the volume %s is back with %d replicas", self.path, self.replicas)
+        finally:
+            self.renewing = False
+
     def _rebuild(self, index: Index) -> None:
-        """Hash every block file into a new index."""
+        """Hash every block file that a new index does not know."""
         for block_id, generation, path in self.files("blocks"):
-            digests = bytearray()
-            length = 0
-            with path.open("rb", buffering=0) as file:
-                while chunk := file.read(CHUNK_BYTES):
-                    digests += digest_of(chunk)
-                    length += len(chunk)
-            index.add([Replica(block_id, generation, length, False, bytes(digests))]).result()
-            log.info("indexed %s again", path.name)
+            known = index.get(block_id)
+            if known is not None and known.generation >= generation:
+                continue
+            self._record(index, block_id, generation, path)
+
+    @staticmethod
+    def _record(index: Index, block_id: int, generation: int, path: Path) -> None:
+        """Hash a block file and record it."""
+        digests = bytearray()
+        length = 0
+        with path.open("rb", buffering=0) as file:
+            while chunk := file.read(CHUNK_BYTES):
+                digests += digest_of(chunk)
+                length += len(chunk)
+        index.add([Replica(block_id, generation, length, False, bytes(digests))]).result()
+        log.info("indexed %s again", path.name)
 
     def _sweep(self) -> None:
         """Settle what was half-way when the process died.
@@ -234,6 +286,23 @@ class Volume:
         if lost:
             self.index.remove(lost)
 
+    def strangers(self, before_ms: int) -> list[int]:
+        """Record files older than *before_ms* that the index does not know; their block ids."""
+        found = []
+        for block_id, generation, path in list(self.files("blocks")):
+            try:
+                if path.stat().st_mtime_ns > before_ms * 1_000_000:
+                    continue
+            except OSError:
+                continue
+            known = self.index.get(block_id)
+            if known is None:
+                log.warning("%s was not recorded any more", path)
+                self._record(self.index, block_id, generation, path)
+                self.count(1, path.stat().st_size)
+                found.append(block_id)
+        return found
+
     # --- space and health ---
 
     def space(self) -> tuple[int, int]:
@@ -241,6 +310,9 @@ class Volume:
         found = os.statvfs(self.path)
         capacity = found.f_blocks * found.f_frsize
         free = found.f_bavail * found.f_frsize
+        if self.limit_bytes:
+            capacity = min(capacity, self.limit_bytes)
+            free = min(free, self.limit_bytes - self.used_bytes)
         return capacity, max(0, free - self.reserved_bytes)
 
     def report(self) -> VolumeReport:
@@ -259,6 +331,11 @@ class Volume:
             failure=self.failure,
         )
 
+    def remove(self, block_ids: Sequence[int]) -> None:
+        """Forget replicas in the index, and in the counts."""
+        gone = self.index.remove(block_ids)
+        self.count(-len(gone), -sum(replica.length for replica in gone))
+
     def count(self, replicas: int, size_bytes: int) -> None:
         with self.lock:
             self.replicas += replicas
@@ -276,7 +353,7 @@ class Volume:
             self._check()
 
     def _check(self) -> None:
-        if self.failure:
+        if self.failure or self.index.suspect:
             return
         if self.index.failure:
             self.fail(self.index.failure)

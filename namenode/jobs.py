@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Final
@@ -19,6 +20,7 @@ from ..common.messages import Delete, RecoverBlock, Rename
 from ..common.model import NodeId
 from ..common.runtime import Clock, format_time, new_uuid
 from . import audit, events, leases
+from .balancing import Balancing
 from .blockmap import CORRUPT, IN_LIMIT
 from .contents import collect
 from .datanodes import DataNodes
@@ -54,6 +56,7 @@ class Jobs:
         monitor: ReplicationMonitor,
         clock: Clock,
         gate: SafeModeGate,
+        rng: random.Random,
         learn: Callable[[], Awaitable[None]],
     ) -> None:
         """*learn* takes over what operators decided at other NameNodes."""
@@ -67,6 +70,7 @@ class Jobs:
         self._name = new_uuid()
         self.checkpoint: Callable[[int], Awaitable[object]] | None = None  # signs the stream
         self._repairer = Repairer(store, nodes, monitor, clock.monotonic_s)
+        self.balancing = Balancing(store, nodes, monitor, self._repairer, clock, rng)
         self._draining = Draining(store, nodes, monitor, clock)
         self._held_until_s: dict[str, float] = {}
         self._scanned_to = 0
@@ -79,6 +83,7 @@ class Jobs:
                 ("orders", 1.0, self._orders),
                 ("repair", 0.25, self._repair),
                 ("draining", 2.0, self._drain),
+                ("balancer", 0.5, self._balance),
                 ("reaper", 0.5, self._reap),
                 ("sealer", 0.2, self._seal),
                 ("leases", 2.0, self._leases),
@@ -178,6 +183,10 @@ class Jobs:
             return
         while await self._repairer.step():
             await asyncio.sleep(0)
+
+    async def _balance(self) -> None:
+        if await self._repairs() and not self._gate.ordered:
+            await self.balancing.step()
 
     async def _scan(self) -> None:
         """Find blocks with too few, too many or badly spread copies that no event told of.

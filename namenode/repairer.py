@@ -33,8 +33,9 @@ class Repairer:
         self._now_s = now_s
 
     async def step(self) -> bool:
-        """Look at one portion of the waiting blocks; False if nothing could be done."""
+        """Look at one portion of the waiting blocks; False if that led to nothing, and there is no use in going on now."""
         view = View(self._nodes.candidates())
+        unseen = self._monitor.unseen
         taken = self._monitor.take(LOOK_AT_ONCE, len(view.pool.nodes))
         states = await self._store.read(partial(block_states, block_ids=taken)) if taken else []
         actions = self._monitor.decide(states, view, self._now_s())
@@ -48,7 +49,7 @@ class Repairer:
         for action in actions:
             if isinstance(action, CopyTo):
                 self.send(action)
-        return bool(taken)
+        return bool(actions or (unseen and taken))
 
     def send(self, copy: CopyTo, *, bytes_per_s: int = 0) -> bool:
         """Command a copy; if its target can't be told, the block waits again."""

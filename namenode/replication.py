@@ -151,6 +151,11 @@ class ReplicationMonitor:
         return len(self._unseen) + len(self._level_of)
 
     @property
+    def unseen(self) -> int:
+        """Blocks that nobody has looked at yet."""
+        return len(self._unseen)
+
+    @property
     def copying(self) -> int:
         return len(self._due)
 
@@ -234,6 +239,9 @@ class ReplicationMonitor:
         self._moves[block.block_id] = source
         self._begin(block.block_id, target, source, now_s)
         return CopyTo(block, target, (source,))
+
+    def is_copying(self, block_id: int, target: NodeId) -> bool:
+        return (block_id, target) in self._due
 
     def is_busy_with(self, block_id: int) -> bool:
         return block_id in self._copying or block_id in self._moves or block_id in self._level_of

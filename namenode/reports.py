@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -170,14 +170,14 @@ class Reports:
 
     async def block_report(self, caller: Caller, request: BlockReportPage) -> Done:
         found = await self._store.read(lambda tx: _compare_page(tx, request))
-        unwanted, unknown, missing = found
-        self._delete(request.node_id, unwanted)
-        if unknown:
-            report = IncrementalReport(node_id=request.node_id, received=unknown)
+        self._delete(request.node_id, found.unwanted)
+        if found.news:
+            report = IncrementalReport(node_id=request.node_id, received=found.news)
             await self.incremental_report(caller, report)
         # A commit may have crossed this report, so the node is asked before a row is dropped.
-        for start in range(0, len(missing), DELETIONS_PER_ANSWER):
-            part = missing[start : start + DELETIONS_PER_ANSWER]
+        asked = [*found.missing, *found.doubtful]
+        for start in range(0, len(asked), DELETIONS_PER_ANSWER):
+            part = asked[start : start + DELETIONS_PER_ANSWER]
             self._nodes.command(request.node_id, VerifyReplicas(blocks=part))
         return Done()
 
@@ -315,9 +315,12 @@ def _is_allocated(tx: Transaction, block_id: int) -> bool:
 
 
 def _judge(
-    tx: Transaction, replica: ReplicaReport, known: tuple[int, int, bytes | None] | None
-) -> str:
-    """What a reported replica is: "good", "unwanted", or "wait" (its block is being written)."""
+    tx: Transaction,
+    replica: ReplicaReport,
+    known: tuple[int, int, bytes | None] | None,
+    node_id: NodeId,
+) -> Literal["good", "damaged", "unwanted", "wait"]:
+    """What a reported replica is. "wait": its block is being written, or nothing better is known of yet."""
     if known is None:
         if _is_allocated(tx, replica.block_id) or backup.is_spared(tx, replica.block_id):
             return "wait"
@@ -326,10 +329,19 @@ def _judge(
     if digest is None:
         # One of an older generation may be all that is left of the synced bytes.
         return "wait"
-    if not replica.finalized or replica.generation != generation or replica.length != length:
-        return "unwanted" if replica.generation <= generation else "wait"
+    if replica.generation > generation:
+        return "wait"
+    if not replica.finalized or replica.generation < generation:
+        # Old bytes: they go, unless the block has no good copy that anybody knows of.
+        other = tx.one(
+            f"SELECT 1 FROM replicas WHERE block_id = ? AND state = {GOOD} AND node_id <> ? LIMIT 1",
+            (replica.block_id, node_id),
+        )
+        return "wait" if other is None else "unwanted"
+    if replica.damaged or replica.length != length:
+        return "damaged"
     if len(replica.digest) == DIGEST_BYTES and replica.digest != digest:
-        return "unwanted"
+        return "damaged"
     return "good"
 
 
@@ -337,40 +349,58 @@ def _apply_incremental(
     tx: Transaction, request: IncrementalReport
 ) -> tuple[list[int], list[BlockRef]]:
     """Bring the rows up to date: (blocks that may be short of copies, replicas the node should delete)."""
-    known = _known_blocks(tx, [replica.block_id for replica in request.received])
+    said = [replica.block_id for replica in request.received]
+    known = _known_blocks(tx, [*said, *(ref.block_id for ref in request.bad)])
     good: list[tuple[int, int, int]] = []
+    damaged = [
+        (ref.block_id, request.node_id, ref.generation)
+        for ref in request.bad
+        if ref.block_id in known
+        and known[ref.block_id][2] is not None
+        and known[ref.block_id][0] == ref.generation
+    ]
     unwanted: list[BlockRef] = []
     for replica in request.received:
-        verdict = _judge(tx, replica, known.get(replica.block_id))
+        verdict = _judge(tx, replica, known.get(replica.block_id), request.node_id)
         if verdict == "good":
             good.append((replica.block_id, request.node_id, replica.generation))
+        elif verdict == "damaged":
+            damaged.append((replica.block_id, request.node_id, replica.generation))
         elif verdict == "unwanted":
             unwanted.append(_ref(replica.block_id, replica.generation))
-    tx.many(
-        "INSERT INTO replicas (block_id, node_id, state, generation) VALUES (?, ?, 0, ?)"
-        " ON CONFLICT (block_id, node_id) DO UPDATE SET state = 0, generation = excluded.generation"
-        # A row that says "delete it" stands: only a newer generation is another replica.
-        f" WHERE replicas.state <> {TO_DELETE} OR replicas.generation < excluded.generation",
-        good,
-    )
+    for state, rows in ((GOOD, good), (CORRUPT, damaged)):
+        tx.many(
+            f"INSERT INTO replicas (block_id, node_id, state, generation) VALUES (?, ?, {state}, ?)"
+            f" ON CONFLICT (block_id, node_id) DO UPDATE SET state = {state},"
+            " generation = excluded.generation"
+            # A row that says "delete it" stands: only a newer generation is another replica.
+            f" WHERE replicas.state <> {TO_DELETE} OR replicas.generation < excluded.generation",
+            rows,
+        )
     tx.many(
         "DELETE FROM replicas WHERE block_id = ? AND node_id = ? AND generation <= ?"
         " AND state <> 1",
         [(ref.block_id, request.node_id, ref.generation) for ref in request.removed],
     )
-    tx.many(
-        f"UPDATE replicas SET state = {CORRUPT} WHERE block_id = ? AND node_id = ?"
-        f" AND generation = ? AND state = {GOOD}",
-        [(ref.block_id, request.node_id, ref.generation) for ref in request.bad],
-    )
-    short: list[int] = [ref.block_id for ref in (*request.removed, *request.bad)]
-    return short, unwanted
+    short = [ref.block_id for ref in (*request.removed, *request.bad)]
+    return [*short, *(row[0] for row in damaged)], unwanted
 
 
-def _compare_page(
-    tx: Transaction, request: BlockReportPage
-) -> tuple[list[BlockRef], list[ReplicaReport], list[BlockRef]]:
-    """(replicas to delete, good ones without a row, rows without a replica) of a report's page."""
+def _is_another(replica: ReplicaReport, generation: int) -> bool:
+    """Whether a row of *generation* is of a replica that is not there: *replica* is."""
+    return replica.generation != generation
+
+
+class _Compared(NamedTuple):
+    """What a page of a full report shows beside the rows."""
+
+    unwanted: list[BlockRef]
+    news: list[ReplicaReport]  # good and damaged ones whose rows do not say so
+    missing: list[BlockRef]  # rows without a replica
+    doubtful: list[BlockRef]  # rows that say something else than the node
+
+
+def _compare_page(tx: Transaction, request: BlockReportPage) -> _Compared:
     reported = {replica.block_id: replica for replica in request.replicas}
     end = 2**62 if request.last or not reported else max(reported)
     rows = {
@@ -382,21 +412,26 @@ def _compare_page(
         )
     }
     known = _known_blocks(tx, list(reported))
-    unwanted: list[BlockRef] = []
-    unknown: list[ReplicaReport] = []
+    found = _Compared([], [], [], [])
     for block_id, replica in reported.items():
-        state = rows.get(block_id, (None, 0))[0]
-        verdict = _judge(tx, replica, known.get(block_id))
+        state, generation = rows.get(block_id, (None, 0))
+        verdict = _judge(tx, replica, known.get(block_id), request.node_id)
+        if state in (GOOD, CORRUPT) and _is_another(replica, generation):
+            found.doubtful.append(_ref(block_id, generation))
         if verdict == "unwanted":
-            unwanted.append(_ref(block_id, replica.generation))
+            found.unwanted.append(_ref(block_id, replica.generation))
         elif verdict == "good" and state is None:
-            unknown.append(replica)
-    missing = [
+            found.news.append(replica)
+        elif verdict == "good" and state == CORRUPT:
+            found.doubtful.append(_ref(block_id, replica.generation))
+        elif verdict == "damaged" and state in (None, GOOD):
+            found.news.append(replica)
+    found.missing.extend(
         _ref(block_id, generation)
         for block_id, (state, generation) in rows.items()
         if block_id not in reported and state in (GOOD, TO_DELETE, CORRUPT)
-    ]
-    return unwanted, unknown, missing
+    )
+    return found
 
 
 def _counts(tx: Transaction, alive: Sequence[NodeId]) -> tuple[int, ...]:

@@ -85,7 +85,9 @@ class NameNodeServer:
         gate = SafeModeGate(nodes.live_count, config.safe_mode_nodes)
         administration = Administration(config, store, nodes, monitor, gate, topology, self._clock)
         await administration.load()
-        jobs = Jobs(config, store, nodes, monitor, self._clock, gate, administration.load)
+        jobs = Jobs(
+            config, store, nodes, monitor, self._clock, gate, self._rng, administration.load
+        )
         dispatcher = Dispatcher(
             config,
             store,
@@ -152,6 +154,7 @@ class NameNodeServer:
             history=watcher.history,
             page_token=self._web.page_token,
         )
+        dispatcher.specials.update(jobs.balancing.handlers())
         self._rpc = RpcApi(
             dispatcher,
             cluster_id=cluster_id,

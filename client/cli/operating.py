@@ -10,12 +10,15 @@ import click
 
 from ...common.admin import (
     AdministerNodes,
+    BalancerStatus,
+    ControlBalancer,
     NodeList,
     OrderNodes,
     Refresh,
     Refreshed,
     SafeModeState,
     SetSafeMode,
+    StartBalancer,
 )
 from ...common.errors import InvalidRequest, TimedOut
 from ...common.messages import ClusterReport, GetReport, NodeReport
@@ -23,9 +26,10 @@ from ...common.model import NodeId
 from ...common.runtime import SystemClock, format_time
 from .admin import print_report
 from .sizes import parse_size
-from .support import Shell, json_option, print_json, shell_command, shown
+from .support import Shell, human, json_option, print_json, shell_command, shown
 
 POLL_S = 0.5
+KEEP_ALIVE_S = 30.0  # a balancer whose operator is silent for so long ends
 DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd]?)")
 UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -278,6 +282,81 @@ def diskbalancer_command(
     )
 
 
+# --- balancer ---
+
+
+def describe_balancer(status: BalancerStatus) -> str:
+    if status.state == "never-run":
+        return "the balancer has never run"
+    return (
+        f"{status.state}: {human(status.moved_bytes)} in {status.moved_blocks} blocks moved,"
+        f" {human(status.left_bytes)} left, {status.moving} under way; nodes are"
+        f" {status.average_percent:.1f} % full, at most {status.spread_percent:.1f} % off"
+        f" (threshold {status.threshold_percent:g} %)"
+    )
+
+
+@shell_command(name="balancer")
+@click.option(
+    "--threshold",
+    type=float,
+    default=10.0,
+    help="Percent of its space that a node may be off the average.",
+)
+@click.option(
+    "--bandwidth", metavar="SIZE", default="0", help="Bytes a second in all; 0: no limit."
+)
+@click.option("--background", is_flag=True, help="Let it run on, and return.")
+@click.option("--status", "action", flag_value="status", help="Show the last run.")
+@click.option("--stop", "action", flag_value="stop", help="End the run.")
+@json_option
+def balancer_command(
+    shell: Shell,
+    threshold: float,
+    bandwidth: str,
+    background: bool,
+    action: str | None,
+    as_json: bool,
+) -> None:
+    """Even out how full the DataNodes are, and show progress.
+
+    Ends when each is within the threshold of the average, when nothing more can be moved, or when it is interrupted
+    (what is being copied then is finished; nothing is lost).
+    """
+
+    def tell(status: BalancerStatus) -> None:
+        if as_json:
+            print_json(status)
+        else:
+            print(describe_balancer(status), flush=True)
+
+    if action is not None:
+        tell(shell.call("balancer", ControlBalancer(action=action)))  # type: ignore[arg-type]
+        return
+    request = StartBalancer(
+        threshold_percent=threshold,
+        bytes_per_s=size_bytes(bandwidth),
+        keep_alive_s=0.0 if background else KEEP_ALIVE_S,
+    )
+    status: BalancerStatus = shell.call("start_balancer", request)
+    if background:
+        tell(status)
+        return
+    pause, told = threading.Event(), None
+    try:
+        while status.state == "running":
+            pause.wait(POLL_S)
+            status = shell.call("balancer", ControlBalancer(action="renew", run_id=status.run_id))
+            if (text := describe_balancer(status)) != told:
+                tell(status)
+                told = text
+    except KeyboardInterrupt:
+        tell(shell.call("balancer", ControlBalancer(action="stop", run_id=status.run_id)))
+        raise
+    if status.state != "balanced":
+        shell.failed = max(shell.failed, 1)
+
+
 for _command in (
     report_command,
     topology_command,
@@ -286,5 +365,8 @@ for _command in (
     maintenance_command,
     recommission_command,
     safemode_command,
+    scrub_command,
+    diskbalancer_command,
+    balancer_command,
 ):
     admin_command.add_command(_command)

@@ -84,6 +84,11 @@ class Shell:
         except UnicodeEncodeError as error:
             raise InvalidRequest(f"{quoted(error.object)} can't be sent as text") from None
 
+    def close(self) -> None:
+        if self._namenode is not None:
+            self._namenode.close()
+            self._namenode = None
+
     def server_info(self) -> ServerInfo:
         return self.call("server_info", GetServerInfo())  # type: ignore[no-any-return]
 
@@ -266,7 +271,10 @@ def shell_command(*args: Any, **attributes: Any) -> Callable[[Callable[..., Any]
         @click.pass_context
         def run(ctx: click.Context, /, **options: Any) -> None:
             shell = Shell(ctx.find_root().obj)
-            function(shell, **options)
+            try:
+                function(shell, **options)
+            finally:
+                shell.close()
             shell.done()
 
         run.__doc__ = function.__doc__

@@ -45,7 +45,7 @@ def skip_the_generation_check() -> None:
     from twinfs.namenode import blockmap, leases, reports
     from twinfs.namenode.namespace import files
 
-    def judge(tx: Any, replica: Any, known: Any) -> str:
+    def judge(tx: Any, replica: Any, known: Any, node_id: Any) -> str:
         return "wait" if known is None or known[2] is None else "good"
 
     commit_block = blockmap.commit_block
@@ -57,6 +57,7 @@ def skip_the_generation_check() -> None:
         )
 
     reports._judge = judge
+    reports._is_another = lambda *_: False
     for module in (blockmap, leases, files):
         if hasattr(module, "commit_block"):
             module.commit_block = commit
@@ -82,8 +83,8 @@ def resurrect_on_restart() -> None:
         tx.execute("DELETE FROM replicas WHERE node_id = ? AND state = 2", (node_id,))
         return node_id
 
-    def kind(tx: Any, replica: Any, known: Any) -> str:
-        return "wait" if known is None else judge(tx, replica, known)
+    def kind(tx: Any, replica: Any, known: Any, node_id: Any) -> str:
+        return "wait" if known is None else judge(tx, replica, known, node_id)
 
     reports._judge, reports._remember_node = kind, remember_node
 
@@ -131,7 +132,7 @@ def repair_from_the_corrupt_copy() -> None:
     """A DataNode that copies a block believes its source, and does not tell what it got."""
     import msgspec
 
-    from twinfs.datanode import blockstore, pipeline
+    from twinfs.datanode import blockstore, copying, pipeline
 
     class Fitting(bytes):
         def __ne__(self, other: object) -> bool:
@@ -139,8 +140,10 @@ def repair_from_the_corrupt_copy() -> None:
 
     report = blockstore.report_finalized
     pipeline.require_digest = lambda *_: None  # type: ignore[assignment]
-    pipeline.block_digest = lambda _: Fitting()  # type: ignore[assignment]
-    blockstore.report_finalized = lambda r: msgspec.structs.replace(report(r), digest=b"")
+    copying.block_digest = lambda _: Fitting()  # type: ignore[assignment]
+    blockstore.report_finalized = lambda r, damaged: msgspec.structs.replace(
+        report(r, damaged), digest=b""
+    )
 
 
 @bug

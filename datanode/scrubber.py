@@ -1,0 +1,249 @@
+"""Reading everything that is here, again and again, to find what the disks have changed.
+
+`Pass` is what a pass over a volume has done so far, kept on the volume, so that a restart goes on where it was. The loop reads
+at the configured rate, yields to clients, and reports what it finds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final, TypeVar
+
+import msgspec
+
+from ..common import disk
+from ..common.errors import DfsError
+from ..common.messages import ReplicaReport
+from ..common.model import BlockId, BlockRef, GenerationStamp
+from ..common.runtime import Clock
+from . import quarantine
+from .blockstore import BlockStore
+from .index import FIRST_LOCAL_BLOCK, Replica
+from .pacing import Pace
+from .replicas import report_finalized
+from .volumes import Volume
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+PAGE: Final = 64  # replicas looked at before the place is written down
+START_DELAY_S: Final = 30.0  # a pass that is due waits so long after the start
+IDLE_S: Final = 5.0
+STRANGER_AGE_MS: Final = (
+    600_000  # a file that nobody has recorded for so long is none that is being published
+)
+
+
+class Pass(msgspec.Struct, frozen=True, kw_only=True):
+    """One reading of a volume. *after*: the block verified last; *ended_ms* 0: not at its end yet."""
+
+    number: int = 0
+    after: int = -1
+    began_ms: int = 0
+    ended_ms: int = 0
+    checked: int = 0
+    checked_bytes: int = 0
+    damaged: int = 0
+
+    @property
+    def running(self) -> bool:
+        return self.began_ms > 0 and not self.ended_ms
+
+    def due(self, now_ms: int, interval_s: float) -> bool:
+        """Whether to read on: in the middle of a pass, or so long after the last one began."""
+        return self.running or now_ms - self.began_ms >= interval_s * 1000
+
+    def next(self, now_ms: int) -> Pass:
+        return Pass(number=self.number + 1, began_ms=now_ms)
+
+    def verified(self, replica: Replica, *, good: bool) -> Pass:
+        return msgspec.structs.replace(
+            self,
+            after=replica.block_id,
+            checked=self.checked + 1,
+            checked_bytes=self.checked_bytes + replica.length,
+            damaged=self.damaged + (not good),
+        )
+
+    def end(self, now_ms: int) -> Pass:
+        return msgspec.structs.replace(self, ended_ms=now_ms, after=-1)
+
+
+def load(volume: Volume) -> Pass:
+    """What was written down; from the beginning if that can't be read."""
+    try:
+        return msgspec.json.decode((volume.path / "scrub.json").read_bytes(), type=Pass)
+    except (OSError, msgspec.DecodeError):
+        return Pass()
+
+
+def save(volume: Volume, state: Pass) -> None:
+    temporary = volume.path / "scrub.json.new"
+    temporary.write_bytes(msgspec.json.encode(state))
+    disk.rename(temporary, volume.path / "scrub.json", "scrub.rename")
+
+
+class Scrubber:
+    """The paced loop over all volumes."""
+
+    def __init__(
+        self,
+        store: BlockStore,
+        clock: Clock,
+        threads: ThreadPoolExecutor,
+        *,
+        bytes_per_s: int,
+        interval_s: float,
+        busy: Callable[[], int],
+        bad: Callable[[BlockRef], None],
+        missing: Callable[[BlockRef], None],
+        received: Callable[[ReplicaReport], None],
+        renewed: Callable[[], None],
+    ) -> None:
+        """*busy* counts clients' requests under way; *bad*, *missing* and *received* tell the NameNodes of replicas,
+        *renewed* of a volume whose index was made anew."""
+        self._store = store
+        self._clock = clock
+        self._threads = threads
+        self._bytes_per_s = bytes_per_s
+        self._interval_s = interval_s
+        self._busy = busy
+        self._bad = bad
+        self._missing = missing
+        self._received = received
+        self._renewed = renewed
+        self._pace = Pace(bytes_per_s)
+        self._wanted: dict[
+            str, Pace
+        ] = {}  # volumes that were ordered to be read from the beginning
+        self._news = asyncio.Event()
+        self.passes: dict[str, Pass] = {}  # by volume id
+
+    def order(self, bytes_per_s: int) -> None:
+        """Read everything now, from the beginning."""
+        for volume in self._store.volumes:
+            self._wanted[volume.volume_id] = Pace(bytes_per_s)
+        self._news.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        began_s = self._clock.monotonic_s()
+        while True:
+            early = self._clock.monotonic_s() - began_s < START_DELAY_S
+            for volume in self._store.volumes:
+                try:
+                    await self._volume(volume, early=early)
+                except (DfsError, OSError) as error:
+                    log.warning("scrubbing %s has to wait: %s", volume.path, error)
+            if not self._wanted:
+                self._news.clear()
+                try:
+                    async with asyncio.timeout(IDLE_S):
+                        await self._news.wait()
+                except TimeoutError:
+                    pass
+
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+
+    async def _volume(self, volume: Volume, *, early: bool) -> None:
+        """One pass, or what is left of it."""
+        if volume.failure:
+            return
+        key = volume.volume_id
+        state = self.passes.get(key)
+        if state is None:
+            state = self.passes[key] = await self._in_thread(lambda: load(volume))
+        now_ms = self._clock.wall_ms()
+        ordered = self._wanted.get(key)
+        if ordered is not None:
+            state = state.next(now_ms)
+        elif early or not self._bytes_per_s or not state.due(now_ms, self._interval_s):
+            return
+        elif not state.running:
+            state = state.next(now_ms)
+        pace = ordered or self._pace
+        if state.after < 0:
+            await self._structure(volume)
+        while not volume.failure and self._wanted.get(key) is ordered:
+            page = await self._in_thread(
+                lambda after=state.after: volume.index.look_at(after, PAGE)  # type: ignore[misc]
+            )
+            for replica, as_written in page:
+                if not as_written:
+                    volume.index.suspect = f"the row of block {replica.block_id} has changed"
+                    await self.renew(volume)
+                    return
+                state = await self._replica(state, replica, pace)
+            if len(page) < PAGE:
+                await self._strangers(volume)
+                state = state.end(self._clock.wall_ms())
+                log.info(
+                    "%s is scrubbed: %d replicas, %d bytes, %d damaged",
+                    *(volume.path, state.checked, state.checked_bytes, state.damaged),
+                )
+                if self._wanted.get(key) is ordered:
+                    self._wanted.pop(key, None)
+            self.passes[key] = state
+            await self._in_thread(lambda found=state: save(volume, found))  # type: ignore[misc]
+            if not state.running:
+                return
+
+    async def _structure(self, volume: Volume) -> None:
+        """The index as a file: its pages, and whether they fit together."""
+        wrong = await self._in_thread(volume.index.inspect)
+        if wrong:
+            volume.index.suspect = volume.index.suspect or wrong
+            await self.renew(volume)
+
+    async def renew(self, volume: Volume) -> None:
+        """Replace a damaged index."""
+        await self._in_thread(volume.renew_index)
+        self._renewed()
+
+    async def _replica(self, state: Pass, replica: Replica, pace: Pace) -> Pass:
+        wait_s = pace.take(replica.length, self._clock.monotonic_s(), self._busy())
+        if wait_s > 0:
+            await asyncio.sleep(wait_s)
+        block = BlockRef(
+            block_id=BlockId(replica.block_id), generation=GenerationStamp(replica.generation)
+        )
+        verdict = await self._in_thread(lambda: self._verify(block))
+        if verdict == "corrupt" and replica.block_id < FIRST_LOCAL_BLOCK:
+            self._bad(block)
+        elif verdict == "missing" and replica.block_id < FIRST_LOCAL_BLOCK:
+            # Deleted meanwhile, most likely; else its row leads nowhere. The NameNode has to know in both cases.
+            self._missing(block)
+        return state.verified(replica, good=verdict == "good")
+
+    def _verify(self, block: BlockRef) -> str:
+        found = self._store.find(block.block_id)
+        if found is not None and not found[1].inline:
+            # What the kernel remembers is not what the disk has.
+            _forget_cached(found[0].final_path(block.block_id, found[1].generation))
+        return quarantine.verify(self._store, block)
+
+    async def _strangers(self, volume: Volume) -> None:
+        """Files that no row of the index leads to: recorded again, for the NameNode to say what they are."""
+        strangers = await self._in_thread(
+            lambda: volume.strangers(self._clock.wall_ms() - STRANGER_AGE_MS)
+        )
+        for block_id in strangers:
+            stored = await self._in_thread(lambda b=block_id: volume.index.get(b))  # type: ignore[misc]
+            if stored is not None and block_id < FIRST_LOCAL_BLOCK:
+                self._received(report_finalized(stored, damaged=False))
+
+
+def _forget_cached(path: Path) -> None:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return  # whoever verifies it finds out
+    try:
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(descriptor)

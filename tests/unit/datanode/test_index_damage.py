@@ -1,0 +1,198 @@
+"""What a disk changes in a volume, the scrubber's checks find; what they do not find makes no difference."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from twinfs.common.checksum import digest_of
+from twinfs.common.errors import DfsError
+from twinfs.common.model import BlockId, BlockRef, GenerationStamp
+from twinfs.common.transfer import SmallBlock
+from twinfs.datanode import quarantine
+from twinfs.datanode.blockstore import BlockStore
+from twinfs.datanode.volumes import Volume
+
+# A thousand of each take some minutes: DAMAGE_FLIPS=1000.
+FLIPS = int(os.environ.get("DAMAGE_FLIPS", "25"))
+SIZES = (0, 1, 700, 5_000, 60_000, 90_000, 300_000)
+
+
+def contents() -> dict[int, bytes]:
+    rng = random.Random(7)
+    return {1_000 + n: rng.randbytes(SIZES[n % len(SIZES)]) for n in range(40)}
+
+
+def fill(folder: Path) -> None:
+    """A volume with small blocks inside the index and in files of their own, closed properly."""
+    store = BlockStore(
+        [Volume(folder, reserved_bytes=0)], small_block_bytes=64 * 1024, rng=random.Random(1)
+    )
+    for block_id, data in contents().items():
+        item = SmallBlock(
+            block_id=BlockId(block_id),
+            generation=GenerationStamp(2_000),
+            length=len(data),
+            digest=digest_of(data) if data else b"",
+        )
+        for future in store.put_small([item], memoryview(data), durable=False):
+            future.result()
+    store.close()
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The files of a filled volume, by relative path."""
+    folder = tmp_path_factory.mktemp("pristine") / "volume"
+    fill(folder)
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def restored(files: dict[str, bytes], folder: Path) -> Path:
+    for name, data in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return folder
+
+
+class Found(Exception):
+    """The scrubber's checks saw something."""
+
+
+def scrub(store: BlockStore) -> None:
+    """What a pass does, without its pace; Found at the first thing that is wrong."""
+    (volume,) = store.volumes
+    if wrong := volume.index.inspect():
+        raise Found(wrong)
+    for replica, as_written in volume.index.look_at(-1, 1_000):
+        if not as_written:
+            raise Found(f"the row of block {replica.block_id}")
+        block = BlockRef(
+            block_id=BlockId(replica.block_id), generation=GenerationStamp(replica.generation)
+        )
+        if quarantine.verify(store, block) != "good":
+            raise Found(f"block {replica.block_id}")
+    if volume.strangers(2**62):
+        raise Found("a file of no row")
+
+
+def readable(store: BlockStore) -> Iterator[tuple[int, bytes | None]]:
+    """Every block as a reader gets it who checks digests; None where it is refused."""
+    for block_id, data in contents().items():
+        block = BlockRef(block_id=BlockId(block_id), generation=GenerationStamp(2_000))
+        try:
+            found = store.open(block)
+        except DfsError:
+            yield block_id, None
+            continue
+        got = found.data
+        if got is None:
+            got = os.pread(found.descriptor, 1 << 20, 0)
+            os.close(found.descriptor)
+        good = not data or digest_of(got) == digest_of(data)
+        yield block_id, got if good else None
+
+
+@pytest.mark.parametrize("part", ["replica", "index"])
+def test_a_flipped_bit_anywhere_is_found_or_harmless(
+    part: str, pristine: dict[str, bytes], tmp_path: Path
+) -> None:
+    """Method: flip one random bit of a random file, open the volume, scrub it. If nothing is found, everything is as before.
+
+    Bits that nothing reads (free space in a page of the index) can't be found, and need not be.
+    """
+    rng = random.Random(f"flip {part}")
+    names = [n for n in pristine if n == "index.db" or n.startswith("blocks/")]
+    names = [n for n in names if (n == "index.db") == (part == "index")]
+    found = harmless = 0
+    for number in range(FLIPS):
+        files = dict(pristine)
+        name = rng.choice(names)
+        changed = bytearray(files[name])
+        changed[rng.randrange(len(changed))] ^= 1 << rng.randrange(8)
+        files[name] = bytes(changed)
+        folder = restored(files, tmp_path / str(number))
+        try:
+            volume = Volume(folder, reserved_bytes=0)
+        except DfsError:
+            found += 1  # at the start already
+            continue
+        store = BlockStore([volume], small_block_bytes=64 * 1024, rng=random.Random(1))
+        try:
+            if (folder / "quarantine").exists() and any((folder / "quarantine").iterdir()):
+                found += 1  # at the start already: the index was made anew
+                continue
+            scrub(store)
+            harmless += 1
+            assert dict(readable(store)) == contents(), f"flip {number} of {name} went unnoticed"
+            assert {r.block_id for r, _ in volume.index.look_at(-1, 1_000)} == set(contents())
+        except Found:
+            found += 1
+        finally:
+            store.close()
+    assert found + harmless == FLIPS
+    if part == "replica":
+        assert harmless == 0
+    else:
+        assert found > harmless
+    print(f"{part}: {found} of {FLIPS} flips found, {harmless} changed nothing that is read")
+
+
+def test_a_damaged_index_is_made_anew_of_what_is_left(
+    pristine: dict[str, bytes], tmp_path: Path
+) -> None:
+    """Whatever bits change, afterwards every block in a file is there, and no wrong byte is served."""
+    for seed in range(5):
+        rng = random.Random(seed)
+        files = dict(pristine)
+        changed = bytearray(files["index.db"])
+        for _ in range(40):
+            # Beyond the first page, so that it opens.
+            changed[rng.randrange(4_096, len(changed))] ^= 1 << rng.randrange(8)
+        files["index.db"] = bytes(changed)
+        volume = Volume(restored(files, tmp_path / str(seed)), reserved_bytes=0)
+        store = BlockStore([volume], small_block_bytes=64 * 1024, rng=rng)
+        volume.index.suspect = "a test says so"
+        volume.renew_index()
+        assert volume.failure == ""
+        there = dict(readable(store))
+        for block_id, data in contents().items():
+            assert there[block_id] in (data, None)
+            if len(data) > 64 * 1024:
+                assert there[block_id] == data
+        assert volume.index.inspect() == ""
+        store.close()
+
+
+def test_a_replica_marked_damaged_stays_marked_until_it_is_replaced(tmp_path: Path) -> None:
+    fill(tmp_path)
+    block = BlockRef(block_id=BlockId(1_005), generation=GenerationStamp(2_000))
+    volume = Volume(tmp_path, reserved_bytes=0)
+    path = volume.final_path(block.block_id, block.generation)
+    good = path.read_bytes()
+    path.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    store = BlockStore([volume], small_block_bytes=64 * 1024, rng=random.Random(1))
+    assert quarantine.verify(store, block) == "corrupt"
+    store.close()
+    volume = Volume(tmp_path, reserved_bytes=0)
+    store = BlockStore([volume], small_block_bytes=64 * 1024, rng=random.Random(1))
+    assert quarantine.is_marked(store, block.block_id)
+    report = store.report_of(block)
+    assert report is not None
+    assert report.damaged
+    # It is no base for an append, and its bytes are still there for whoever has nothing better.
+    assert store.begin_from(block, object(), block, 10) is None
+    assert path.exists()
+    path.write_bytes(good)
+    assert quarantine.verify(store, block) == "good"
+    assert not quarantine.is_marked(store, block.block_id)
+    store.close()
