@@ -7,7 +7,7 @@ import logging
 from types import TracebackType
 
 from ..common.checksum import CHUNK_BYTES
-from ..common.errors import DfsError, InvalidRequest, PipelineFailed
+from ..common.errors import DfsError, InvalidRequest, NotEnoughDataNodes, PipelineFailed
 from ..common.messages import (
     AbandonBlock,
     AddBlock,
@@ -229,24 +229,31 @@ class FileWriter:
         for _ in range(ATTEMPTS):
             log.info("%s: the pipeline broke: %s", self.path, last.message)
             writer.close()
-            self._failed += last.failed
+            self._failed += [node for node in last.failed if node not in self._failed]
             keep = [n.node_id for n in writer.target.nodes if n.node_id not in self._failed]
             if not keep:
                 raise PipelineFailed(
                     f"{self.path}: every node that had the block is lost: {last.message}"
                 )
-            target: TargetBlock = await self._session.namenode.call(
-                "update_pipeline",
-                UpdatePipeline(
-                    inode_id=self._status.inode_id,
-                    holder=self._session.holder,
-                    block=writer.target.block,
-                    length=writer.acked,
-                    keep=keep,
-                    exclude=self._failed,
-                    extend=len(keep) < self._needed,
-                ),
+            update = UpdatePipeline(
+                inode_id=self._status.inode_id,
+                holder=self._session.holder,
+                block=writer.target.block,
+                length=writer.acked,
+                keep=keep,
+                exclude=self._failed,
+                extend=len(keep) < self._needed,
             )
+            try:
+                target: TargetBlock = await self._session.namenode.call("update_pipeline", update)
+            except NotEnoughDataNodes:
+                # Some were blamed for what others did (a node that could not fetch from a dead one, say): they get another
+                # chance, and what is dead the NameNode will know soon.
+                lost = [n.node_id for n in writer.target.nodes if n.node_id not in keep]
+                if set(self._failed) <= set(lost):
+                    raise
+                self._failed = lost
+                continue
             unacked, acked = list(writer.unacked), writer.acked
             former_base = writer.target.base
             target = _with_base(target, former_base, acked)

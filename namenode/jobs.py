@@ -38,7 +38,6 @@ from .store import sql
 from .store.base import MetadataStore, Transaction
 
 log = logging.getLogger(__name__)
-JOB_LEASE_MS: Final = 30_000
 REAP_ROWS: Final = 500
 SCAN_BLOCKS: Final = 2_000
 SCAN_PAGES: Final = 400  # of IN_LIMIT blocks, in one run of the scan
@@ -73,6 +72,8 @@ class Jobs:
         self.balancing = Balancing(store, nodes, monitor, self._repairer, clock, rng)
         self._draining = Draining(store, nodes, monitor, clock)
         self._held_until_s: dict[str, float] = {}
+        # A NameNode is given up as soon as a DataNode is.
+        self._lease_ms = int(config.dead_after_s * 1000)
         self._scanned_to = 0
 
     async def run(self) -> None:
@@ -123,14 +124,14 @@ class Jobs:
                 "INSERT INTO jobs (name, holder, expires_ms, cursor) VALUES (?, ?, ?, '')"
                 " ON CONFLICT (name) DO UPDATE SET holder = excluded.holder,"
                 " expires_ms = excluded.expires_ms",
-                (job, name, now_ms + JOB_LEASE_MS),
+                (job, name, now_ms + self._lease_ms),
             )
             return True
 
         held = await self._store.run(take)
         if held:
             # Renewed long before it ends, but not at every step.
-            self._held_until_s[job] = now_s + JOB_LEASE_MS / 3000
+            self._held_until_s[job] = now_s + self._lease_ms / 3000
         return held
 
     # --- nodes and copies ---

@@ -1,0 +1,237 @@
+"""How quickly a cluster heals, and what its clients notice of it. Prints seed, sizes and what was measured.
+
+python scripts/measure_repair.py heal --blocks 2000     one of four DataNodes is killed beside a reading client
+python scripts/measure_repair.py two                    two of five are killed at once under reads and writes
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import random
+import shutil
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent / "bench"))
+
+from cluster import Cluster, running
+
+from twinfs.client.filesystem import FileSystem
+from twinfs.client.http_namenode import HttpNameNode
+from twinfs.common.admin import CheckCluster, ClusterCheck
+from twinfs.common.config import ClientConfig
+from twinfs.common.errors import DfsError
+from twinfs.common.runtime import elapsed_timer
+
+MIB = 1024 * 1024
+QUICK = ("--heartbeat-interval-s", "1", "--stale-after-s", "2.5", "--dead-after-s", "6")
+
+
+def sizes(rng: random.Random, count: int) -> list[int]:
+    """Mixed: six of ten up to 64 KiB, three up to 1 MiB, one up to 3 MiB."""
+    bounds = ((1, 64 * 1024),) * 6 + ((64 * 1024, MIB),) * 3 + ((MIB, 3 * MIB),)
+    return [rng.randint(*rng.choice(bounds)) for _ in range(count)]
+
+
+class Watch:
+    """What the NameNode says, asked often."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._namenode = HttpNameNode(cluster.url, user="root")
+
+    async def dead(self, count: int) -> None:
+        await self._until(
+            lambda: sum(n.state == "dead" for n in self._cluster.report().nodes) >= count
+        )
+
+    async def healed(self) -> None:
+        """No block has too few copies. Asked of the rows; the counts of `report` are up to 2 s old."""
+
+        def whole() -> bool:
+            check: ClusterCheck = self._namenode.call("check_cluster", CheckCluster())
+            return (
+                not check.waiting
+                and not check.copying
+                and not self._cluster.report().under_replicated
+            )
+
+        await self._until(whole)
+
+    async def _until(self, fact: object) -> None:
+        assert callable(fact)
+        while not await asyncio.to_thread(fact):
+            await asyncio.sleep(0.05)
+
+    def close(self) -> None:
+        self._namenode.close()
+
+
+def raw_copy(source: Path, target: Path) -> tuple[int, float]:
+    """Copy a node's data file by file, each made durable: (bytes, seconds)."""
+    total, began_s = 0, elapsed_timer()
+    target.mkdir()
+    for file in sorted(source.rglob("*")):
+        if file.is_file() and (
+            file.parent.parent.name == "blocks" or file.name.startswith("index.db")
+        ):
+            copy = target / file.name
+            shutil.copyfile(file, copy)
+            with copy.open("rb") as done:
+                os.fsync(done.fileno())
+            total += file.stat().st_size
+    return total, elapsed_timer() - began_s
+
+
+async def reading(fs: FileSystem, path: str, rates: list[float], stop: asyncio.Event) -> None:
+    while not stop.is_set():
+        began_s = elapsed_timer()
+        data = await fs.read_bytes(path)
+        rates.append(len(data) / MIB / (elapsed_timer() - began_s))
+
+
+async def heal(folder: Path, seed: int, blocks: int) -> None:
+    rng = random.Random(seed)
+    with running(folder, 4, namenode_options=QUICK) as cluster:
+        config = ClientConfig(namenode=cluster.url)
+        watch = Watch(cluster)
+        async with FileSystem(config) as fs:
+            await fs.mkdirs("/f")
+            given = sizes(rng, blocks)
+            for start in range(0, blocks, 20):
+                part = given[start : start + 20]
+                await asyncio.gather(
+                    *(
+                        fs.write_bytes(f"/f/{start + n}", rng.randbytes(size))
+                        for n, size in enumerate(part)
+                    )
+                )
+            await fs.write_bytes("/read", rng.randbytes(64 * MIB))
+            before: list[float] = []
+            stop = asyncio.Event()
+            reader = asyncio.create_task(reading(fs, "/read", before, stop))
+            await asyncio.sleep(6.0)
+            stop.set()
+            await reader
+            victim = cluster.datanodes[-1]
+            lost = folder / f"dn{len(cluster.datanodes)}"
+            victim.kill()
+            killed_s = elapsed_timer()
+            waiting: list[float] = []
+            stop = asyncio.Event()
+            reader = asyncio.create_task(reading(fs, "/read", waiting, stop))
+            await watch.dead(1)
+            detected_s = elapsed_timer() - killed_s
+            stop.set()
+            await reader
+            during: list[float] = []
+            stop = asyncio.Event()
+            reader = asyncio.create_task(reading(fs, "/read", during, stop))
+            await watch.healed()
+            healed_s = elapsed_timer() - killed_s
+            stop.set()
+            await reader
+        watch.close()
+        size_bytes, raw_s = raw_copy(lost, folder / "raw")
+    rate, kept = statistics.median(before), statistics.median(during or waiting)
+    print(f"seed {seed}: {blocks} blocks, {sum(given) / MIB:.0f} MiB; one of four DataNodes killed")
+    print(f"  lost {size_bytes / MIB:.0f} MiB; raw copy of it {raw_s:.1f} s")
+    print(f"  detected after {detected_s:.1f} s, healed after {healed_s:.1f} s")
+    allowed_s = detected_s + 1.5 * raw_s
+    print(
+        f"  allowed: {allowed_s:.1f} s (detection + 1.5 x raw): {'kept' if healed_s <= allowed_s else 'MISSED'}"
+    )
+    print(
+        f"  reader: {rate:.0f} MiB/s before, {kept:.0f} MiB/s during repair: {100 * kept / rate:.0f} % (goal 70 %)"
+    )
+
+
+async def two(folder: Path, seed: int, seconds: float) -> None:
+    rng = random.Random(seed)
+    failures: list[str] = []
+    reads: list[float] = []
+    writes: list[float] = []
+    with running(folder, 5, namenode_options=QUICK) as cluster:
+        config = ClientConfig(namenode=cluster.url)
+        watch = Watch(cluster)
+        async with FileSystem(config) as fs:
+            contents = {f"/r{n}": rng.randbytes(rng.randrange(1, 6 * MIB)) for n in range(30)}
+            for path, data in contents.items():
+                await fs.write_bytes(path, data)
+            stop = asyncio.Event()
+            written: dict[str, bytes] = {}
+
+            async def read(number: int) -> None:
+                own = random.Random(seed + number)
+                while not stop.is_set():
+                    path = own.choice(sorted(contents))
+                    began_s = elapsed_timer()
+                    try:
+                        if await fs.read_bytes(path) != contents[path]:
+                            failures.append(f"wrong bytes in {path}")
+                    except DfsError as error:
+                        failures.append(f"read {path}: {error.code}: {error}")
+                    reads.append(elapsed_timer() - began_s)
+
+            async def write(number: int) -> None:
+                own, serial = random.Random(seed - 1 - number), 0
+                while not stop.is_set():
+                    path, data = f"/w{number}-{serial}", own.randbytes(own.randrange(1, 4 * MIB))
+                    serial += 1
+                    began_s = elapsed_timer()
+                    try:
+                        async with await fs.open(path, "xb") as file:
+                            for start in range(0, len(data), 700_000):
+                                await file.write(data[start : start + 700_000])
+                        written[path] = data
+                    except DfsError as error:
+                        failures.append(f"write {path}: {error.code}: {error}")
+                    writes.append(elapsed_timer() - began_s)
+
+            tasks = [asyncio.create_task(read(n)) for n in range(3)]
+            tasks += [asyncio.create_task(write(n)) for n in range(3)]
+            await asyncio.sleep(seconds / 3)
+            quiet = max(reads)
+            reads.clear()
+            writes.clear()
+            for victim in rng.sample(cluster.datanodes, 2):
+                victim.kill()
+            killed_s = elapsed_timer()
+            await asyncio.sleep(seconds)
+            stop.set()
+            await asyncio.gather(*tasks)
+            await watch.healed()
+            healed_s = elapsed_timer() - killed_s
+            for path, data in written.items():
+                if await fs.read_bytes(path) != data:
+                    failures.append(f"wrong bytes in {path}")
+        watch.close()
+    print(f"seed {seed}: two of five DataNodes killed at once under 3 readers and 3 writers")
+    print(f"  reads: {len(reads)}, the longest {max(reads):.2f} s ({quiet:.2f} s before); goal 2 s")
+    print(f"  writes: {len(writes)}, the longest {max(writes):.2f} s; {len(written)} files whole")
+    print(f"  healed after {healed_s:.1f} s; failures: {len(failures)}")
+    for line in failures[:10]:
+        print(f"    {line}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["heal", "two"])
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--blocks", type=int, default=2000)
+    parser.add_argument("--seconds", type=float, default=20.0)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="twinfs-repair-") as folder:
+        place = Path(folder) / "cluster"
+        if given.what == "heal":
+            asyncio.run(heal(place, given.seed, given.blocks))
+        else:
+            asyncio.run(two(place, given.seed, given.seconds))
+
+
+if __name__ == "__main__":
+    main()
