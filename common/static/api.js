@@ -57,21 +57,25 @@ async function pageToken() {
   return token.token;
 }
 
-// The page's policy names the DataNodes it may talk to: those there were when it was loaded.
-const known = new Set();
+let gateways = [];
 export function setGateways(nodes) {
   gateways = nodes.filter((node) => node.state === "live").map((node) => node.address.http);
 }
-let gateways = [];
 
 /** The URL of a file's bytes at some live DataNode; at one of *preferred* (HTTP addresses), if it can be. */
 export async function fileUrl(path, { preferred = [], more = {}, attempt = 0 } = {}) {
-  const live = gateways.filter((address) => !known.has(address));
+  const live = [...gateways];
   const order = [...preferred.filter((address) => live.includes(address)), ...live.sort(() => Math.random() - 0.5)];
   if (!order.length) throw new ApiError("unavailable", "no DataNode is alive that could be asked");
   const address = order[attempt % order.length];
   const query = new URLSearchParams({ path, token: await pageToken(), ...more });
   return `http://${address}/v1/web/file?${query}`;
+}
+
+/** The URL of something at some live DataNode's gateway. */
+export async function gatewayUrl(path) {
+  if (!gateways.length) throw new ApiError("unavailable", "no DataNode is alive that could be asked");
+  return `http://${gateways[Math.floor(Math.random() * gateways.length)]}${path}`;
 }
 
 /** Bytes [start, end) of a file. */

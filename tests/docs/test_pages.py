@@ -19,6 +19,8 @@ PAGES = [
     "docs/backup.md",
     "docs/python.md",
     "docs/fsspec.md",
+    "docs/monitoring.md",
+    "docs/events.md",
 ]
 
 

@@ -64,8 +64,8 @@ def open_page(
 
 
 def shot(page: Page, name: str) -> None:
-    """Keep a picture where TWINFS_SCREENSHOTS says, for people to look at."""
-    folder = os.environ.get("TWINFS_SCREENSHOTS")
+    """Keep a picture where SCREENSHOTS says, for people to look at."""
+    folder = os.environ.get("SCREENSHOTS")
     if folder:
         Path(folder).mkdir(parents=True, exist_ok=True)
         page.screenshot(path=str(Path(folder) / f"{name}.png"))
