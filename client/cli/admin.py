@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from typing import Any
 
@@ -14,6 +15,8 @@ from ...common.runtime import SystemClock
 from .support import Shell, human, json_option, print_json, shell_command, table, to_plain
 
 WAIT_S = 0.1
+COLOURS = {"live": "", "stale": "\x1b[33m", "dead": "\x1b[31m"}  # on a terminal
+PLAIN = "\x1b[0m"
 
 
 @shell_command(name="report")
@@ -45,7 +48,8 @@ def print_report(report: ClusterReport, nodes: list[NodeReport], *, as_json: boo
     used = f"{human(report.used_bytes)} used, {human(report.remaining_bytes)} free"
     print(f"Cluster {report.cluster_id}, TwinFS {report.version}")
     print(f"  safe mode: {'on: ' + report.safe_mode if report.safe_mode else 'off'}")
-    print(f"  space:     {human(report.capacity_bytes)}, {used}")
+    share = report.used_bytes / report.capacity_bytes if report.capacity_bytes else 0.0
+    print(f"  space:     {human(report.capacity_bytes)}, {used}  {bar(share, 20)}")
     print(
         f"  content:   {report.files} files, {report.directories} directories, {report.blocks} blocks"
     )
@@ -61,6 +65,7 @@ def print_report(report: ClusterReport, nodes: list[NodeReport], *, as_json: boo
             "Heard",
             "Used",
             "Free",
+            "Full",
             "Blocks",
             "Busy",
             "Volumes",
@@ -77,6 +82,7 @@ def print_report(report: ClusterReport, nodes: list[NodeReport], *, as_json: boo
                 f"{node.last_contact_s:.0f} s ago",
                 human(node.used_bytes),
                 human(node.remaining_bytes),
+                bar(node.used_bytes / node.capacity_bytes if node.capacity_bytes else 0.0, 8),
                 str(node.blocks),
                 str(node.active_transfers),
                 f"{node.volumes}{failed}",
@@ -84,8 +90,16 @@ def print_report(report: ClusterReport, nodes: list[NodeReport], *, as_json: boo
             )
         )
     print()
-    for line in table(rows, right=(4, 5, 6, 7)):
-        print("  " + line)
+    colours = ["", *(COLOURS[node.state] for node in nodes)]
+    for line, colour in zip(table(rows, right=(4, 5, 7, 8)), colours, strict=True):
+        painted = colour and sys.stdout.isatty()
+        print(f"  {colour}{line}{PLAIN}" if painted else f"  {line}")
+
+
+def bar(share: float, width: int) -> str:
+    """How full something is, drawn and in percent."""
+    full = round(min(1.0, max(0.0, share)) * width)
+    return f"{'█' * full}{'░' * (width - full)} {100 * share:3.0f} %"
 
 
 def _live(report: ClusterReport) -> int:

@@ -32,5 +32,5 @@ class StatusApi:
     async def readyz(self, request: web.Request) -> web.Response:
         status, facts = self._readiness()
         return web.Response(
-            body=codec.to_json(facts), status=status, content_type="application/json"
+            body=codec.to_json(facts) + b"\n", status=status, content_type="application/json"
         )

@@ -119,7 +119,7 @@ class EventsApi:
             with self._tail.following():
                 entries, after = await self._page(wanted)
             body = page_of(entries, self._tail.last, after)
-            return web.Response(body=body, content_type="application/json")
+            return web.Response(body=body + b"\n", content_type="application/json")
         except DfsError as error:
             return _failed(error)
 

@@ -52,5 +52,5 @@ class StatusApi:
             problems.append(f"safe mode: {reason}")
         status, facts = readiness(problems, safe_mode=reason)
         return web.Response(
-            body=codec.to_json(facts), status=status, content_type="application/json"
+            body=codec.to_json(facts) + b"\n", status=status, content_type="application/json"
         )
