@@ -8,7 +8,7 @@ const KEPT = 500;
 export function events(main, state) {
   let shown = [], socket = null, timer = null, wait = 500, closed = false, after = null, paused = false;
   const prefix = h("input", { type: "text", id: "event-path", placeholder: "/", value: "", spellcheck: "false", onchange: () => restart() });
-  const kind = h("select", { id: "event-kind", onchange: () => restart() }, h("option", { value: "" }, "all kinds"), ["mkdir", "create", "close", "append", "truncate", "concat", "rename", "unlink", "metadata", "copy", "quota"].map((one) => h("option", { value: one }, one)));
+  const kind = h("select", { id: "event-kind", onchange: () => restart() }, h("option", { value: "" }, "all kinds"), ["mkdir", "put", "create", "close", "append", "truncate", "concat", "copy", "rename", "unlink", "metadata"].map((one) => h("option", { value: one }, one)));
   const pause = h("button", { type: "button", "aria-pressed": "false", onclick: () => { paused = !paused; pause.setAttribute("aria-pressed", String(paused)); if (!paused) draw(); } }, "Pause");
   const body = h("tbody", {}), status = h("p", { class: "dim small", role: "status" });
   replace(main, h("h1", {}, "Events"), h("section", { class: "card" },
