@@ -22,6 +22,7 @@ from .store.base import MetadataStore, Transaction
 log = logging.getLogger(__name__)
 CHUNK: Final = 256
 KEPT_CHUNKS: Final = 64
+KEPT_PAGES: Final = 16
 POLL_S: Final = 0.25  # where the store can't tell of new events (several NameNodes on one database)
 IDLE_POLL_S: Final = 2.0
 
@@ -56,6 +57,8 @@ class Tail:
     def __init__(self, store: MetadataStore) -> None:
         self._store = store
         self._chunks: collections.OrderedDict[int, list[Entry]] = collections.OrderedDict()
+        self._growing: tuple[int, list[Entry]] = (-1, [])  # the last chunk, as far as it was read
+        self._pages: dict[tuple[int, int, int], bytes] = {}  # the last pages that were put together
         self._reading: dict[tuple[int, int], asyncio.Future[list[Entry]]] = {}
         self._news = asyncio.Event()
         self._waiting = 0
@@ -130,13 +133,18 @@ class Tail:
         return await asyncio.shield(reading)
 
     async def _read_chunk(self, number: int) -> list[Entry]:
-        start = number * CHUNK
+        start, end = number * CHUNK, (number + 1) * CHUNK
+        # What was sealed does not change: only what has come since is read.
+        known = self._growing[1] if self._growing[0] == number else []
+        after = known[-1].event.offset if known else start
 
         def read(tx: Transaction) -> list[Entry]:
-            found = events.read_range(tx, start, start + CHUNK)
+            found = events.read_range(tx, after, end)
             return [Entry(event, to_json(event)) for event in found]
 
-        chunk = await self._store.read(read)
+        chunk = known + await self._store.read(read)
+        if chunk and chunk[-1].event.offset < end:
+            self._growing = (number, chunk)
         if len(chunk) == CHUNK:
             self._chunks[number] = chunk
             while len(self._chunks) > KEPT_CHUNKS:
@@ -144,6 +152,19 @@ class Tail:
         if chunk:
             self.sealed(chunk[-1].event.offset)
         return chunk
+
+    def page(self, entries: Sequence[Entry], last: int, next_after: int) -> bytes:
+        """`page_of` events that follow on each other: those who ask for the same get the same bytes."""
+        if not entries:
+            return page_of(entries, last, next_after)
+        key = (entries[0].event.offset, next_after, last)
+        found = self._pages.get(key)
+        if found is None:
+            found = page_of(entries, last, next_after)
+            while len(self._pages) >= KEPT_PAGES:
+                del self._pages[next(iter(self._pages))]
+            self._pages[key] = found
+        return found
 
     @contextlib.contextmanager
     def following(self) -> collections.abc.Iterator[None]:

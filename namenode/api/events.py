@@ -29,7 +29,7 @@ SCAN_LIMIT: Final = 50_000  # events looked at for one answer, when few of them 
 SEND_TIMEOUT_S: Final = (
     60.0  # a consumer that takes nothing for so long is let go; it comes back to where it was
 )
-GATHER_S: Final = 0.02  # what comes this close together travels together
+GATHER_S: Final = 0.03  # what comes this close together travels together
 PROGRESS_S: Final = 5.0  # how often a consumer hears how far its filter has looked
 Commit = Callable[[Caller, CommitOffset], Awaitable[Any]]
 Who = Callable[[str, str], Awaitable[Caller]]
@@ -172,7 +172,11 @@ class EventsApi:
             now_s = self._clock.monotonic_s()
             if found or ((after != told or told_s < 0) and now_s - told_s > PROGRESS_S):
                 async with asyncio.timeout(SEND_TIMEOUT_S):
-                    await socket.send_str(page_of(found, self._tail.last, after).decode())
+                    if found is part:
+                        body = self._tail.page(part, self._tail.last, after)
+                    else:
+                        body = page_of(found, self._tail.last, after)
+                    await socket.send_frame(body, WSMsgType.TEXT)
                 told, told_s = after, now_s
             if not part:
                 await self._tail.wait(after, PROGRESS_S)
