@@ -81,6 +81,8 @@ class Tail:
             try:
                 first, last = await self._store.read(events.ends)
                 self.first = first
+                for number in [n for n in self._chunks if (n + 1) * CHUNK < first]:
+                    del self._chunks[number]
                 self.sealed(last)
             except DfsError as error:
                 log.warning("the end of the change stream can't be read: %s", error)
@@ -108,6 +110,8 @@ class Tail:
 
         EventsGone if the first of them is no longer kept.
         """
+        if after + 1 < self.first:
+            raise gone(self.first)  # though a copy may still be at hand: retention has decided
         number = after // CHUNK
         chunk = self._chunks.get(number)
         if chunk is None:
@@ -118,8 +122,6 @@ class Tail:
         found = chunk[max(0, after + 1 - chunk[0].event.offset) :] if chunk else []
         if found and found[0].event.offset != after + 1:
             raise gone(found[0].event.offset)
-        if not found and after + 1 < self.first:
-            raise gone(self.first)
         return found[:limit]
 
     async def _load(self, number: int, upto: int) -> list[Entry]:
