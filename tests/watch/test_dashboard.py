@@ -100,7 +100,7 @@ def test_files_are_browsed_and_changed(
     shot(page, "file")
     page.get_by_role("button", name="Close").click()
     page.get_by_text("picture.png", exact=True).click()
-    page.wait_for_function("document.querySelector('.preview img')?.naturalWidth === 2")
+    expect(page.locator(".preview img")).to_have_js_property("naturalWidth", 2)
     page.get_by_role("button", name="Close").click()
 
     page.get_by_role("button", name="New folder").click()
@@ -302,7 +302,7 @@ def test_contrast_and_fit(
     for view in ("", "nodes", "files/", "events", "content"):
         page.goto(f"{cluster.url}/#/{view}")
         expect(page.locator("#connection")).to_have_text("live")
-        page.wait_for_function("document.querySelector('main').childElementCount > 0")
+        expect(page.locator("main > *").first).to_be_visible()
         shot(
             page,
             f"{view.strip('/') or 'overview'}{'-dark' if dark else ''}{'-phone' if phone else ''}",
