@@ -81,17 +81,24 @@ def _reload(reload: Reload) -> None:
         log.info("the configuration was reloaded")
 
 
-def run(make: Callable[[], Awaitable[Service]], ready_file: str, name: str, reload: Reload) -> int:
+def run(
+    make: Callable[[], Awaitable[Service]],
+    ready_file: str,
+    name: str,
+    reload: Reload,
+    new_loop: Callable[[], asyncio.AbstractEventLoop] | None = None,
+) -> int:
     """Make and run a service; its exit code. Errors at the start are one line, no traceback.
 
-    *reload* reads the configuration again, for SIGHUP.
+    *reload* reads the configuration again, for SIGHUP. *new_loop* makes another event loop than Python's own.
     """
 
     async def main() -> None:
         await serve(await make(), ready_file, reload)
 
     try:
-        asyncio.run(main())
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            runner.run(main())
     except DfsError as error:
         print(f"{name}: {error.message}", file=sys.stderr)
         return 2 if isinstance(error, InvalidConfig | StoreError) else exit_code(error)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -46,7 +48,19 @@ def command(config_file: str | None, **flags: Any) -> None:
         again = load(NameNodeConfig, flags, file=config_file)
         logs.set_up(again.log_level, again.log_format)
 
-    sys.exit(service.run(make, config.ready_file, "dfs namenode", reload))
+    # What a NameNode allocates holds no cycles: looking for them as often as by default costs 5 % of every call.
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+    sys.exit(service.run(make, config.ready_file, "dfs namenode", reload, _event_loop()))
+
+
+def _event_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's, where the extra `speed` is installed; a NameNode moves many small frames, at which it is quicker."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
 
 
 command.add_command(backups.backup_command)

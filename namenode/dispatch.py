@@ -55,8 +55,10 @@ Special = Callable[[Caller, Any], Any]
 TRUE_REPLY = b"\xc3"
 DONE = pack(Done())
 GROUP_MEMORY_S = 300.0
-# Mutations after whose commit (or refusal) there is more to do.
-FOLLOWED = frozenset({"set_replication", "recover_lease", "create", "append"})
+# Mutations after whose commit there is more to do.
+FOLLOWED = frozenset({"set_replication", "recover_lease"})
+# Those that may find a file whose writer is gone in their way.
+TAKING = frozenset({"create", "append"})
 
 
 class Effects:
@@ -268,9 +270,8 @@ class Dispatcher:
         paths: list[str] = []
         for call in calls:
             if call.operation == "stat":
-                with contextlib.suppress(
-                    DfsError
-                ):  # a malformed one is refused when its turn comes
+                # A malformed one is refused when its turn comes.
+                with contextlib.suppress(DfsError):
                     paths.append(codec.unpack(call.request, Stat).path)
                     ids.append(call.call_id)
         return dict(zip(ids, tree.stat_each(tx, caller, paths), strict=True)) if paths else {}
@@ -281,7 +282,6 @@ class Dispatcher:
         """Start a mutation. Its answer is encoded; *request* is a struct, or msgpack of it."""
         effects = Effects()
         operation = self._mutation(caller, name, request, effects, resent)
-        kind = OPERATIONS[name].request
         future = self.store.submit_answer(operation, request_id, resent=resent)
 
         def after(done: asyncio.Future[bytes]) -> None:
@@ -293,10 +293,10 @@ class Dispatcher:
                     self._consider(effects.blocks)
                 if effects.recoveries:
                     self._recover(effects.recoveries)
-            elif isinstance(error, LeaseConflict) and name in ("create", "append"):
-                self._take_over(caller, request, kind)
+            else:
+                self.refused(caller, name, request, error)
 
-        if name in FOLLOWED:
+        if name in FOLLOWED or name in TAKING:
             future.add_done_callback(after)
         return future
 
@@ -304,6 +304,11 @@ class Dispatcher:
         """For a consumer that follows the stream over a connection of its own."""
         now_ms = self._clock.wall_ms()
         await self.store.run(lambda tx: groups.commit_offset(tx, caller, request, now_ms=now_ms))
+
+    def refused(self, caller: Caller, name: str, request: Any, error: BaseException) -> None:
+        """To be called when a mutation given to `write_to` was refused."""
+        if name in TAKING and isinstance(error, LeaseConflict):
+            self._take_over(caller, request, OPERATIONS[name].request)
 
     def write_to(
         self,

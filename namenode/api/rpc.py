@@ -259,8 +259,8 @@ class _Connection:
         self._replies: list[bytes] = []
         self._reply_count = 0
         self._has_replies = asyncio.Event()
-        # call id -> operation and when it came, of what the store is doing
-        self._writing: dict[int, tuple[str, float]] = {}
+        # By call id: what the store is doing, and when it came.
+        self._writing: dict[int, tuple[Call, float]] = {}
         self._in_flight = 0
         self._room = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -304,10 +304,10 @@ class _Connection:
                         future = dispatcher.write(
                             self._caller, name, call.request, request_id, resent=call.resent
                         )
-                        self._writing[call.call_id] = (name, came_s)
+                        self._writing[call.call_id] = (call, came_s)
                         future.add_done_callback(lambda done, c=call: self._written(c, done))  # type: ignore[misc]
                     else:
-                        self._writing[call.call_id] = (name, came_s)
+                        self._writing[call.call_id] = (call, came_s)
                         dispatcher.write_to(
                             self, self._caller, name, call.request, request_id, resent=call.resent
                         )
@@ -335,10 +335,10 @@ class _Connection:
         for call_id, _ in answers:
             known = writing.pop(call_id, None)
             if known is not None:
-                name, came_s = known
-                metrics.done(name, now_s - came_s)
+                call, came_s = known
+                metrics.done(call.operation, now_s - came_s)
                 if now_s - came_s >= metrics.slow_s:
-                    self._slow(name, now_s - came_s, call_id)
+                    self._slow(call.operation, now_s - came_s, call_id)
         # Each an array of three, whose last element is encoded already.
         encoded = b"".join(
             b"\x93" + pack(call_id) + b"\xc3" + answer for call_id, answer in answers
@@ -346,9 +346,13 @@ class _Connection:
         self._reply(encoded, len(answers))
 
     def refused(self, call_id: int, error: BaseException) -> None:
-        failed, reference = described(error, self._writing.pop(call_id, ("call", 0.0))[0])
+        known = self._writing.pop(call_id, None)  # a client that uses an id twice may get None
+        failed, reference = described(error, known[0].operation if known else "call")
         self._metrics.failed(failed)
         self._reply(pack((call_id, False, failure_of(failed, reference))), 1)
+        if known is not None:
+            call = known[0]
+            self._dispatcher.refused(self._caller, call.operation, call.request, error)
 
     # --- the others ---
 

@@ -85,8 +85,7 @@ class Transaction(Protocol):
         """To be called by what renames, unlinks or changes attributes of the directory that was at *key*."""
 
 
-@dataclass(frozen=True, slots=True)
-class RequestId:
+class RequestId(NamedTuple):
     """Names one mutation of one client; the same id means the same request."""
 
     client_id: bytes
