@@ -75,7 +75,7 @@ _CHILDREN: Final = (
     f"SELECT {COLUMNS} FROM inodes WHERE parent_id = ? AND name > ? ORDER BY name LIMIT ?"
 )
 # All rows in one, as JSON: a statement lets go of the interpreter's lock for each row, and with other threads
-# waiting for it that costs more than the row.
+# waiting for it that costs more than the row. No column may be a blob: JSON has none.
 CHILDREN_OF: Final = (
     f"SELECT json_group_array(json_array({', '.join(f'i.{c.strip()}' for c in COLUMNS.split(','))}))"
     " FROM json_each(?) k JOIN inodes i ON i.parent_id = json_extract(k.value, '$[0]')"

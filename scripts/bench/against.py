@@ -56,12 +56,15 @@ def measure(settings: Settings, stages: list[str]) -> list[Figure]:
     if unknown:
         raise SystemExit(f"there is no stage {unknown[0]!r}; there are {', '.join(STAGES)}")
     values: dict[str, dict[str, list[float]]] = {name: {} for name in SYSTEMS}
-    source = settings.large_file()
-    bounds.warm([source])
+    stages = stages or list(STAGES)
+    source = settings.folder
+    if "large" in stages:
+        source = settings.large_file()
+        bounds.warm([source])
     for number in range(settings.runs):
         for name in SYSTEMS:
             print(f"run {number + 1}: {name}", file=sys.stderr, flush=True)
-            for row, value in _Race(name, settings, source, stages or STAGES).run().items():
+            for row, value in _Race(name, settings, source, stages).run().items():
                 values[name].setdefault(row, []).append(value)
                 print(f"    {ROWS[row][0]}: {number_of(value)}", file=sys.stderr, flush=True)
     ours, theirs = values[Twin.name], values[Weed.name]
