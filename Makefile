@@ -5,11 +5,12 @@ STAMP := $(VENV)/.installed
 PLAIN := $(VENV)/.plain
 PYTHON ?= python3
 
-.PHONY: help venv demo test check fmt bench fuzz docs clean
+.PHONY: help venv demo test interop check fmt bench fuzz docs clean
 
 help:
 	@echo "make demo   try TwinFS: a small cluster, real files, one node killed"
 	@echo "make test   every test"
+	@echo "make interop  Hadoop, Spark and other clients of WebHDFS against it (needs Java)"
 	@echo "make check  format, lint, types, import layers"
 	@echo "make fmt    format the sources"
 	@echo "make fuzz   try the content codecs with many random inputs (TWINFS_FUZZ_EXAMPLES)"
@@ -33,6 +34,9 @@ demo: $(PLAIN)
 
 test: $(STAMP)
 	@scripts/test
+
+interop: $(STAMP)
+	@scripts/interop
 
 check: $(STAMP)
 	@scripts/check

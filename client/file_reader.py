@@ -9,6 +9,7 @@ import functools
 import os
 import threading
 from collections.abc import AsyncIterator, Coroutine, Sequence
+from concurrent.futures import Executor
 from types import TracebackType
 from typing import Any
 
@@ -16,6 +17,7 @@ from ..common.checksum import CHUNK_BYTES
 from ..common.errors import BlockUnavailable, DfsError, InvalidRequest
 from ..common.messages import Locate
 from ..common.model import FileBlocks, FileStatus, LocatedBlock, NodeAddress
+from .block_reader import Sink
 from .hedging import Hedging
 from .session import Session
 
@@ -239,6 +241,35 @@ class FileReader:
             if not await self._locate_again(index):
                 raise
             await self._hedged(self._located.blocks[index], start, target)
+
+    async def stream(self, start: int, end: int, sink: Sink, threads: Executor) -> None:
+        """Give the bytes from *start* to *end*, verified, to *sink* in order; it is called in one of *threads*, with (offset in the
+        block, bytes), and may take its time. What it raises ends the stream."""
+        self._require_open()
+        index = max(0, bisect.bisect_right(self._starts, start) - 1)
+        loop = asyncio.get_running_loop()
+        while start < min(end, self.length):
+            block = self._located.blocks[index]
+            reached = start - block.offset
+
+            def take(at: int, view: memoryview) -> None:
+                nonlocal reached
+                sink(at, view)
+                reached = at + len(view)
+
+            def work(located: LocatedBlock, low: int, high: int) -> None:
+                self._session.blocks.read(located, low, high - low, take)
+
+            high = min(end - block.offset, block.block.length)
+            try:
+                await loop.run_in_executor(threads, work, block, reached, high)
+            except BlockUnavailable:
+                if not await self._locate_again(index):
+                    raise
+                again = self._located.blocks[index]
+                await loop.run_in_executor(threads, work, again, reached, high)
+            start = block.offset + high
+            index += 1
 
     async def _locate_again(self, index: int) -> bool:
         """Ask where the blocks are now; False if the file is another one by now."""

@@ -203,14 +203,7 @@ class FileWriter:
         last = error
         for _ in range(ATTEMPTS):
             self._failed += last.failed
-            await self._session.namenode.call(
-                "abandon_block",
-                AbandonBlock(
-                    inode_id=self._status.inode_id,
-                    holder=self._session.holder,
-                    block_id=target.block.block_id,
-                ),
-            )
+            await self._give_back(target)
             target = await self._add_block()
             writer = BlockWriter(self._session.pool, self._session.config, target)
             try:
@@ -222,6 +215,17 @@ class FileWriter:
                 last = again
             writer.close()
         raise PipelineFailed(f"{self.path}: {last.message}")
+
+    async def _give_back(self, target: TargetBlock) -> None:
+        """Take a block that holds nothing out of the file."""
+        await self._session.namenode.call(
+            "abandon_block",
+            AbandonBlock(
+                inode_id=self._status.inode_id,
+                holder=self._session.holder,
+                block_id=target.block.block_id,
+            ),
+        )
 
     async def _recover(self, writer: BlockWriter, error: PipelineBroken) -> BlockWriter:
         """Go on with the nodes that are left, in a new generation, from what all of them have."""
@@ -356,17 +360,7 @@ class FileWriter:
                         writer = await self._recover(writer, error)
                 self._writer = None
                 self._finishing.append(asyncio.create_task(self._finish(writer)))
-            commits = await self._commits(wait=True)
-            self._status = await self._session.namenode.call(
-                "complete",
-                Complete(
-                    path=self._status.path,
-                    inode_id=self._status.inode_id,
-                    holder=self._session.holder,
-                    commits=commits,
-                    dag=await self._dag(),
-                ),
-            )
+            self._status = await self._complete()
         except BaseException:
             await self.abandon()
             raise
@@ -378,6 +372,20 @@ class FileWriter:
             return None
         blocks = [self._digests[block_id] for block_id in self._order]
         return await file_dag(self._session, blocks, self._status.replication)
+
+    async def _complete(self) -> FileStatus:
+        commits = await self._commits(wait=True)
+        status: FileStatus = await self._session.namenode.call(
+            "complete",
+            Complete(
+                path=self._status.path,
+                inode_id=self._status.inode_id,
+                holder=self._session.holder,
+                commits=commits,
+                dag=await self._dag(),
+            ),
+        )
+        return status
 
     async def abandon(self) -> None:
         """Stop writing without closing the file."""

@@ -73,6 +73,7 @@ from .file_reader import FileReader
 from .file_writer import FileWriter
 from .globs import glob
 from .session import Session
+from .stream_put import StreamAppend, StreamPut
 from .trees import TransferReport
 from .upload import Progress, upload
 
@@ -219,6 +220,16 @@ class FileSystem:
         )
         status = await self._reopen("create", create)
         return FileWriter(self._session, OpenedFile(status=status), fresh=True)
+
+    async def stream_put(self, file: PutFile) -> FileWriter:
+        """A writer for bytes to come whose number nobody knows: the file appears, whole, when it is closed."""
+        return await StreamPut.start(self._session, file)
+
+    async def stream_append(self, path: str) -> FileWriter:
+        """A writer at the end of a file, which adds all when it is closed, or nothing when it is abandoned."""
+        await self._session.keep_lease()
+        opened = await self._reopen("append", Append(path=path, holder=self._holder))
+        return StreamAppend(self._session, opened)
 
     @property
     def _holder(self) -> str:

@@ -89,6 +89,9 @@ class NameNodeConfig:
     cache_mib: int = 64  # SQLite's page cache in all, MiB
     safe_mode_nodes: int = 1  # DataNodes that must have registered before writes are allowed
     max_request_bytes: int = 16 * MIB  # a larger body is refused unread
+    cors_origins: tuple[
+        str, ...
+    ] = ()  # web pages of these origins may use WebHDFS; "*" is every one
     max_transfers_per_node: int = 8  # repair copies one node sends or receives at a time
     faults: str = ""  # file with faults to inject, for trying a cluster out; "" = none, and no cost
     slow_operation_s: float = 1.0  # a call that takes longer is logged, with what held it up
@@ -145,6 +148,7 @@ class DataNodeConfig:
     reserved_bytes: int = 0  # left free on each volume for others
     failed_volumes_tolerated: int = 0  # the process ends when more volumes than this have failed
     small_block_bytes: int = 64 * 1024  # blocks up to this size live inside the volume's index
+    cors_origins: tuple[str, ...] = ()  # as the NameNode's
     max_connections: int = 1024  # block streams open at once, idle ones included; HDFS's dfs.datanode.max.transfer.threads
     transfer_memory_mib: int = 64  # buffers of all transfers together
     idle_timeout_s: float = 300.0  # an idle connection is closed after this

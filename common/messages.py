@@ -334,6 +334,13 @@ class Append(Struct, frozen=True, kw_only=True):
     holder: Holder
 
 
+class CancelAppend(Struct, frozen=True, kw_only=True):
+    """Close a file that was opened by Append as it was before, if nothing of it was committed or synced since."""
+
+    inode_id: INodeId
+    holder: Holder
+
+
 class Truncate(Struct, frozen=True, kw_only=True):
     """Cut a closed file to *length*.
 

@@ -73,6 +73,7 @@ def _registry() -> dict[str, Operation]:
         ("sync", m.Sync, m.Done),
         ("complete", m.Complete, FileStatus),
         ("append", m.Append, m.OpenedFile),
+        ("cancel_append", m.CancelAppend, m.Done),
         ("truncate", m.Truncate, m.OpenedFile),
         ("allocate", m.Allocate, m.Allocation),
         ("put_files", m.PutFiles, m.StatusList),

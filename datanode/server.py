@@ -21,12 +21,14 @@ from ..common.ipld.cid import Cid
 from ..common.metrics import Exposition, readiness
 from ..common.model import BlockRef, NodeAddress, NodeId
 from ..common.proxy import parse_proxy
+from ..common.request_lines import Runner
 from ..common.runtime import Clock, SystemClock, new_uuid, system_random
 from . import metrics
 from .api.blocks import BlocksApi
 from .api.cids import CidsApi
 from .api.status import StatusApi
 from .api.web import WebApi
+from .api.webhdfs import WebHdfsApi
 from .blockstore import BlockStore
 from .cidstore import CidStore
 from .content import Content
@@ -38,12 +40,14 @@ from .pipeline import Peers
 from .reporter import Reporter, Workings
 from .scrubber import Scrubber
 from .streams import StreamServer
+from .users import UserClients
 from .volumes import Volume
 
 log = logging.getLogger(__name__)
 GRACE_S = 5.0
 VOLUME_CHECK_S = 5.0
 NAMENODE_SILENCE_S = 30.0  # after which the node says that it is not ready
+UPLOAD_BUFFER_BYTES = 512 * 1024  # of one request's body, received and not taken yet
 
 
 class DataNodeServer:
@@ -63,6 +67,8 @@ class DataNodeServer:
         self.content: Content | None = None  # CID blocks, once started
         self.peer: PeerService | None = None  # where it takes part in a network of peers
         self._streams: StreamServer | None = None
+        self._users: UserClients | None = None
+        self._webhdfs: WebHdfsApi | None = None
         self._runner: web.AppRunner | None = None
         self._reporters: list[Reporter] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -116,7 +122,10 @@ class DataNodeServer:
             wanted = config.socket or str(volumes[0].path.resolve() / "data.sock")
             socket_path = streams.listen_unix(wanted)
         status: dict[str, Any] = {"version": __version__, "uuid": self._uuid}
-        self._runner = web.AppRunner(web.Application(), access_log=None)
+        self._users = UserClients(config)
+        self._runner = Runner(
+            web.Application(), read_bufsize=UPLOAD_BUFFER_BYTES, auto_decompress=False
+        )
         self._runner.app.add_routes(BlocksApi(store, status).routes())
         self._runner.app.add_routes(StatusApi(exposition, self._readiness).routes())
         cids = CidStore(store, wall_ms=self._clock.wall_ms, on_bad=on_bad)
@@ -136,6 +145,8 @@ class DataNodeServer:
         self._runner.app.add_routes(Gateway(self.content).routes())
         pages = WebApi(config, self._clock, page_keys=self._page_keys, facts=self._page_facts)
         self._runner.app.add_routes(pages.routes())
+        self._webhdfs = WebHdfsApi(self._users, config.cors_origins)
+        self._runner.app.add_routes(self._webhdfs.routes())
         await self._runner.setup()
         site = web.TCPSite(self._runner, config.host, config.port, backlog=512)
         try:
@@ -356,6 +367,10 @@ class DataNodeServer:
             await reporter.close()
         if self._runner is not None:
             await self._runner.cleanup()
+        if self._webhdfs is not None:
+            await self._webhdfs.close()
+        if self._users is not None:
+            await self._users.close()
         self._threads.shutdown(wait=True, cancel_futures=True)
         if self._store is not None:
             with contextlib.suppress(DfsError):

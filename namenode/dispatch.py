@@ -21,6 +21,7 @@ from ..common.errors import (
     InternalError,
     InvalidRequest,
     LeaseConflict,
+    PermissionDenied,
     UnknownOperation,
 )
 from ..common.follow import CommitOffset
@@ -40,7 +41,7 @@ from . import contents, groups, health, leases, pins, providers, webhooks
 from .datanodes import DataNodes
 from .history import Hot
 from .leases import Recovery, WriteRules
-from .namespace import access, attributes, files, linking, tree, whole
+from .namespace import access, attributes, files, linking, tree, undo, whole
 from .namespace.walk import walk
 from .permissions import Caller
 from .safemode import SafeModeGate
@@ -156,6 +157,7 @@ class Dispatcher:
             "sync": plain(files.sync, rules),
             "complete": plain(files.complete, rules),
             "append": plain(files.append, located),
+            "cancel_append": plain(undo.cancel_append),
             "truncate": plain(files.truncate, located),
             "allocate": plain(whole.allocate, placed),
             "put_files": plain(whole.put_files, rules),
@@ -218,6 +220,14 @@ class Dispatcher:
             self._callers.clear()
         self._callers[(user, host)] = (now_s + GROUP_MEMORY_S, caller)
         return caller
+
+    def now_ms(self) -> int:
+        return self._clock.wall_ms()
+
+    def impersonate(self, caller: Caller, user: str) -> None:
+        """Raise unless *caller* may act as *user*."""
+        if not caller.superuser and user != caller.user:
+            raise PermissionDenied(f"User: {caller.user} is not allowed to impersonate {user}")
 
     # --- operations ---
 

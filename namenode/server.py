@@ -15,6 +15,7 @@ from ..common.config import NameNodeConfig
 from ..common.errors import InvalidConfig
 from ..common.metrics import Exposition
 from ..common.model import NodeAddress, NodeId
+from ..common.request_lines import Runner
 from ..common.runtime import Clock, SystemClock, system_random
 from . import audit, metrics
 from .administration import Administration
@@ -23,6 +24,7 @@ from .api.routing import RoutingApi
 from .api.rpc import RpcApi
 from .api.status import StatusApi
 from .api.web import WebApi, same_origin
+from .api.webhdfs import WebHdfsApi
 from .census import Counting
 from .datanodes import DataNodes
 from .dispatch import Dispatcher
@@ -58,6 +60,7 @@ class NameNodeServer:
         self._web: WebApi | None = None
         self._events: EventsApi | None = None
         self._routing: RoutingApi | None = None
+        self._webhdfs: WebHdfsApi | None = None
         self._runner: web.AppRunner | None = None
         self._jobs: asyncio.Task[None] | None = None
         self._beside: list[asyncio.Task[None]] = []
@@ -169,9 +172,9 @@ class NameNodeServer:
         app.add_routes(StatusApi(exposition, store, gate).routes())
         app.add_routes(self._events.routes())
         app.add_routes(self._web.routes())
-        self._runner = web.AppRunner(
-            app, access_log=None, handler_cancellation=True, auto_decompress=False
-        )
+        self._webhdfs = WebHdfsApi(dispatcher, nodes, config.cors_origins)
+        app.add_routes(self._webhdfs.routes())
+        self._runner = Runner(app, handler_cancellation=True, auto_decompress=False)
         await self._runner.setup()
         site = web.TCPSite(self._runner, config.host, config.port, backlog=1024, reuse_address=True)
         try:
@@ -202,6 +205,8 @@ class NameNodeServer:
             self._events.close()
         if self._rpc is not None:
             await self._rpc.close()
+        if self._webhdfs is not None:
+            await self._webhdfs.close()
         if self._runner is not None:
             await self._runner.cleanup()
         if self._routing is not None:

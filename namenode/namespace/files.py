@@ -43,6 +43,7 @@ from ..permissions import WRITE, Caller, require, require_removal
 from ..store import sql
 from ..store.base import NewEvent, Transaction
 from ..store.sql import FLAG_OPEN, KIND_FILE, INode
+from . import allocations
 from .tree import forget_writer, make_parents, require_creation
 from .walk import Walk, ancestors, existing_file, status, walk
 
@@ -233,6 +234,8 @@ def add_block(
 
 
 def abandon_block(tx: Transaction, caller: Caller, request: AbandonBlock, *, now_ms: int) -> None:
+    if not request.inode_id:
+        return allocations.abandon(tx, request)
     node = leases.writing(tx, request.inode_id, request.holder)
     opened = blockmap.open_block(tx, request.block_id)
     if opened is None or opened.inode_id != node.inode_id:
@@ -254,6 +257,10 @@ def update_pipeline(
     placer: Placer,
     nodes: NodeDirectory,
 ) -> TargetBlock:
+    if not request.inode_id:
+        return allocations.update_pipeline(
+            tx, caller, request, rules=rules, placer=placer, nodes=nodes
+        )
     node = leases.writing(tx, request.inode_id, request.holder)
     opened = blockmap.open_block(tx, request.block.block_id)
     if opened is None or opened.inode_id != node.inode_id:

@@ -13,6 +13,7 @@ from ...common.errors import (
 from ...common.messages import (
     Allocate,
     Allocation,
+    BlockCommit,
     Concat,
     Copy,
     PutFile,
@@ -30,6 +31,7 @@ from ..permissions import READ, WRITE, Caller, require, require_removal
 from ..store import sql
 from ..store.base import NewEvent, Transaction
 from ..store.sql import INode, marks
+from .allocations import used
 from .files import new_file, replace_file, require_replaceable, rounded_block_size
 from .tree import make_parents, require_creation
 from .walk import Walk, existing_file, status, walk
@@ -83,15 +85,18 @@ def put_files(
     known = {row[0] for row in tx.all("SELECT node_id FROM datanodes")}
     batch = _Batch()
     results = []
+    placed_blocks: list[BlockCommit] = []
     for entry in request.files:
         try:
             placed = _put_file(
                 tx, caller, entry, batch, allocations, taken, known, now_ms=now_ms, rules=rules
             )
             results.append(StatusResult(status=placed))
+            placed_blocks += entry.blocks
         except DfsError as error:
             results.append(StatusResult(failure=failure_of(error)))
     batch.write(tx, now_ms)
+    used(tx, request.holder, placed_blocks)
     return StatusList(results=results)
 
 

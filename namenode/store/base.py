@@ -76,7 +76,7 @@ class Transaction(Protocol):
         """Run one writing statement for each of *rows*, in as few round trips as can be."""
 
     def new_ids(self, kind: str, count: int = 1) -> int:
-        """The first of *count* neighbouring ids of *kind* ("inode", "block", "generation", "node")."""
+        """The first of *count* neighbouring ids of *kind* ("inode", "block", "generation", "node", "token")."""
 
     def emit(self, event: NewEvent) -> None:
         """Append to the change stream, with this transaction or not at all."""

@@ -20,6 +20,8 @@ GROUPS = {
     "trees": ("small", "measure_trees", "put -r, get -r, rm -r of 10,000 small files"),
     "calls": ("small", "measure_calls", "small files, one call each, 16 tasks"),
     "metadata": ("metadata", "measure", "metadata calls from two processes, one stat"),
+    "webhdfs": ("webhdfs", "measure", "WebHDFS: 1 GiB written and read, beside the native client"),
+    "questions": ("webhdfs", "measure_questions", "WebHDFS: GETFILESTATUS over 32 connections"),
     "command": ("metadata", "measure_command", "dfs ls as a process"),
     "namenode": ("scale", "measure", "a NameNode with a million files: memory, restart, paging"),
     "peer": ("peers", "measure_add", "content added to a peer"),

@@ -25,7 +25,7 @@ PAGES = [
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", [*PAGES, "docs/webhdfs.md"])
 def test_every_command_of_the_page_works(name: str, tmp_path: Path) -> None:
     assert shutil.which("dfs", path=str(Path(sys.executable).parent)), "dfs is not installed here"
     folder = tmp_path / "home"

@@ -16,3 +16,4 @@ CREATE TABLE delegation_tokens (
     expires_ms BIGINT NOT NULL,
     max_ms     BIGINT NOT NULL
 );
+INSERT INTO counters (name, next) VALUES ('token', 1);

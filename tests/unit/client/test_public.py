@@ -13,7 +13,7 @@ from twinfs.client import filesystem, sync
 
 # What the blocking face has in a form of its own, or can't have.
 OWN = {"close", "connect", "events", "list", "open", "walk"}
-ONLY_ASYNC = {"located", "reader"}
+ONLY_ASYNC = {"located", "reader", "stream_append", "stream_put"}
 
 
 def test_all_names_are_there_and_listed() -> None:

@@ -1,0 +1,189 @@
+"""Raw bytes in request lines: some clients send UTF-8 names unescaped, and HTTP parsers refuse them.
+
+`RequestLines` follows the framing of one connection's bytes (lines, bodies of known length, chunked bodies, pipelined requests) and
+percent-escapes bytes from 0x80 up in request lines only. Where it can't be sure what comes next (a framing header it does not
+understand, an upgrade to another protocol), it hands everything on untouched for the rest of the connection: what is no HTTP
+is for the parser behind it to refuse, and no byte of a body is ever changed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import re
+from collections.abc import Callable
+from typing import Any
+
+from aiohttp import web
+
+MAX_LINE_BYTES = 256 * 1024
+_HIGH = re.compile(rb"[\x80-\xff]")
+_CHUNK_SIZE = re.compile(rb"\s*([0-9a-fA-F]{1,16})\s*(?:;.*)?\r?\n", re.DOTALL)
+
+
+class _Expect(enum.Enum):
+    REQUEST_LINE = 0
+    HEADER = 1
+    BODY = 2
+    CHUNK_SIZE = 3
+    CHUNK_DATA = 4
+    TRAILER = 5
+    ANYTHING = 6  # no more looking
+
+
+def _escaped(line: bytes) -> bytes:
+    return _HIGH.sub(lambda match: b"%%%02X" % match[0][0], line)
+
+
+class RequestLines:
+    """The bytes of one connection, in the order they came."""
+
+    def __init__(self) -> None:
+        self._expect = _Expect.REQUEST_LINE
+        self._line = bytearray()  # of a header or chunk size, as far as it has come
+        self._left = 0  # bytes of the body or chunk (its line end included) to come
+        self._length: int | None = None
+        self._chunked = False
+        self._upgrade = False
+
+    def feed(self, data: bytes) -> bytes:
+        """*data* as it should be handed on; all of it at once, nothing is kept back."""
+        if self._expect is _Expect.ANYTHING:
+            return data
+        out: list[bytes] = []
+        at, end = 0, len(data)
+        while at < end:
+            if self._expect is _Expect.ANYTHING:
+                out.append(data[at:])
+                break
+            if self._expect in (_Expect.BODY, _Expect.CHUNK_DATA):
+                step = min(self._left, end - at)
+                out.append(data[at : at + step])
+                at += step
+                self._left -= step
+                if not self._left:
+                    whole = self._expect is _Expect.BODY
+                    self._expect = _Expect.REQUEST_LINE if whole else _Expect.CHUNK_SIZE
+                continue
+            newline = data.find(b"\n", at)
+            stop = end if newline < 0 else newline + 1
+            piece = data[at:stop]
+            at = stop
+            if self._expect is _Expect.REQUEST_LINE:
+                out.append(_escaped(piece))
+                self._line += piece[
+                    : max(0, 4 - len(self._line))
+                ]  # enough to see that it is not empty
+                if newline >= 0:
+                    if self._line.strip():
+                        self._expect = _Expect.HEADER
+                        self._length, self._chunked, self._upgrade = None, False, False
+                    self._line.clear()
+                continue
+            out.append(piece)
+            self._line += piece
+            if len(self._line) > MAX_LINE_BYTES:
+                self._expect = _Expect.ANYTHING
+            elif newline >= 0:
+                line = bytes(self._line)
+                self._line.clear()
+                self._take(line)
+        return b"".join(out) if len(out) != 1 else out[0]
+
+    def _take(self, line: bytes) -> None:
+        """A whole header, chunk size or trailer line."""
+        if self._expect is _Expect.CHUNK_SIZE:
+            match = _CHUNK_SIZE.fullmatch(line)
+            if match is None:
+                self._expect = _Expect.ANYTHING
+                return
+            size = int(match[1], 16)
+            self._expect, self._left = _Expect.CHUNK_DATA, size + 2
+            if not size:
+                self._expect = _Expect.TRAILER
+        elif line not in (b"\r\n", b"\n"):
+            if self._expect is _Expect.HEADER:
+                self._header(line)
+        elif self._expect is _Expect.TRAILER:
+            self._expect = _Expect.REQUEST_LINE
+        elif self._upgrade:
+            self._expect = _Expect.ANYTHING
+        elif self._chunked:
+            # Both framings at once: a smuggler's request, not ours to read.
+            self._expect = _Expect.CHUNK_SIZE if self._length is None else _Expect.ANYTHING
+        elif self._length:
+            self._expect, self._left = _Expect.BODY, self._length
+        else:
+            self._expect = _Expect.REQUEST_LINE
+
+    def _header(self, line: bytes) -> None:
+        # The shortest test first: most headers are neither.
+        if line[:1] not in b"cCtTuU \t":
+            return
+        name, _, value = line.partition(b":")
+        name, value = name.lower(), value.strip()
+        if name[:1] in b" \t":
+            self._expect = _Expect.ANYTHING  # a folded header may go on with anything
+        elif name == b"content-length":
+            number = int(value) if value.isdigit() and len(value) < 19 else -1
+            if number < 0 or self._length not in (None, number):
+                self._expect = _Expect.ANYTHING
+            self._length = number
+        elif name == b"transfer-encoding":
+            self._chunked = True
+            if value.lower() != b"chunked":
+                self._expect = _Expect.ANYTHING
+        elif name == b"upgrade":
+            self._upgrade = True
+
+
+class _Connection(asyncio.Protocol):
+    """Stands before aiohttp's protocol of one connection."""
+
+    def __init__(self, inner: asyncio.Protocol) -> None:
+        self._inner = inner
+        self._lines = RequestLines()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._inner.connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._inner.data_received(self._lines.feed(data))
+
+    def eof_received(self) -> bool | None:
+        return self._inner.eof_received()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._inner.connection_lost(error)
+
+    def pause_writing(self) -> None:
+        self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._inner.resume_writing()
+
+
+class _Server:
+    """aiohttp's server, whose connections are made with a `_Connection` before them."""
+
+    def __init__(self, inner: Callable[[], asyncio.Protocol]) -> None:
+        self._inner = inner
+
+    def __call__(self) -> asyncio.Protocol:
+        return _Connection(self._inner())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+class Runner(web.AppRunner):
+    """An AppRunner whose server takes raw UTF-8 in request lines, as long ones as paths can be."""
+
+    def __init__(self, app: web.Application, **more: Any) -> None:
+        super().__init__(app, access_log=None, max_line_size=MAX_LINE_BYTES, **more)
+
+    async def _make_server(self) -> Any:
+        return _Server(await super()._make_server())
+
+
+__all__ = ["RequestLines", "Runner"]
