@@ -1,17 +1,20 @@
-"""Verified bytes straight to a client's socket: a thread reads, verifies and sends one chunk at a time.
+"""Verified bytes straight to a client's socket: one thread reads and verifies, another sends, a few chunks apart.
 
-The chunk is hashed and sent while it is in the processor's cache, and no piece of it passes through the event loop. Each transfer has
-one buffer of one chunk, however slow its client.
+No piece of them passes through the event loop. Each transfer has the memory of `BUFFERS` chunks, however slow its client.
 """
 
 from __future__ import annotations
 
 import asyncio
+import queue
 import select
 import socket
 
 from aiohttp import web
 
+from ..common.checksum import CHUNK_BYTES
+
+BUFFERS = 4  # chunks read and not sent yet, of one transfer
 STEP_MS = 500  # how often a thread that waits looks whether it is to stop
 
 
@@ -55,6 +58,42 @@ class Outlet:
 
     def close(self) -> None:
         self._connection.close()
+
+
+class Relay:
+    """Between the thread that reads and the one that sends."""
+
+    def __init__(self, outlet: Outlet) -> None:
+        self._outlet = outlet
+        self._free: queue.SimpleQueue[bytearray] = queue.SimpleQueue()
+        self._full: queue.SimpleQueue[tuple[bytearray, int] | None] = queue.SimpleQueue()
+        self._failed: ClientGone | None = None
+        for _ in range(BUFFERS):
+            self._free.put(bytearray(CHUNK_BYTES))
+
+    def take(self, at: int, view: memoryview) -> None:
+        """A `Sink`, of at most one chunk at a time. ClientGone once the sending has failed."""
+        buffer = self._free.get()
+        if self._failed is not None:
+            raise self._failed
+        buffer[: len(view)] = view
+        self._full.put((buffer, len(view)))
+
+    def finish(self) -> None:
+        """Nothing more comes; may be said twice."""
+        self._full.put(None)
+
+    def run(self) -> None:
+        """Send until the end. Raises ClientGone."""
+        try:
+            while (item := self._full.get()) is not None:
+                buffer, size = item
+                self._outlet.send(0, memoryview(buffer)[:size])
+                self._free.put(buffer)
+        except ClientGone as error:
+            self._failed = error
+            self._free.put(bytearray())  # whoever waits for room hears of it
+            raise
 
 
 async def outlet_of(request: web.Request, stall_timeout_s: float) -> Outlet | None:

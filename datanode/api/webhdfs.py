@@ -39,7 +39,7 @@ from ...common.webhdfs import (
     url_path,
     user_name,
 )
-from ..direct import ClientGone, outlet_of
+from ..direct import ClientGone, Outlet, Relay, outlet_of
 from ..hadoop_checksum import BlockChecksum, file_checksum
 from ..users import UserClients
 
@@ -67,7 +67,7 @@ class WebHdfsApi:
         self._users = users
         self._origins = Origins(origins)
         self._streams = asyncio.Semaphore(MAX_STREAMS)
-        self._threads = ThreadPoolExecutor(MAX_STREAMS, thread_name_prefix="webhdfs")
+        self._threads = ThreadPoolExecutor(2 * MAX_STREAMS, thread_name_prefix="webhdfs")
 
     async def close(self) -> None:
         """Once no request is served any more."""
@@ -206,20 +206,29 @@ async def _rest(call: _Call, response: web.StreamResponse, reader: FileReader, e
     if end - start >= DIRECT_FROM_BYTES:
         outlet = await outlet_of(call.request, STALL_TIMEOUT_S)
     if outlet is not None:
-        sending = asyncio.ensure_future(reader.stream(start, end, outlet.send, call.threads))
-        try:
-            await asyncio.shield(sending)
-        finally:
-            # The socket must not be closed, and the reader neither, while the thread is at it.
-            outlet.stop()
-            await asyncio.gather(sending, return_exceptions=True)
-            outlet.close()
-        return
+        return await _relayed(call, reader, outlet, end)
     while reader.tell() < end:
         piece = await reader.read(min(PIECE_BYTES, end - reader.tell()))
         if not piece:
             raise DfsError("the file became shorter")
         await response.write(piece)
+
+
+async def _relayed(call: _Call, reader: FileReader, outlet: Outlet, end: int) -> None:
+    """One thread reads and verifies, another sends."""
+    relay = Relay(outlet)
+    sending = asyncio.get_running_loop().run_in_executor(call.threads, relay.run)
+    reading = asyncio.ensure_future(reader.stream(reader.tell(), end, relay.take, call.threads))
+    try:
+        await asyncio.shield(reading)
+        relay.finish()
+        await asyncio.shield(sending)
+    finally:
+        # The socket must not be closed, and the reader neither, while the threads are at it.
+        outlet.stop()
+        relay.finish()
+        await asyncio.gather(reading, sending, return_exceptions=True)
+        outlet.close()
 
 
 async def get_file_checksum(call: _Call) -> web.StreamResponse:
@@ -259,16 +268,20 @@ async def _body(request: web.Request) -> AsyncIterator[bytes]:
         writer = request.writer
         await writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         writer.output_size = 0
-    gathered = bytearray()
+    gathered: list[bytes] = []
+    size = 0
     try:
         while piece := await request.content.readany():
-            if not gathered and len(piece) == CHUNK_BYTES:
-                yield piece
-                continue
-            gathered += piece
-            while len(gathered) >= CHUNK_BYTES:
-                yield bytes(memoryview(gathered)[:CHUNK_BYTES])
-                del gathered[:CHUNK_BYTES]
+            at = 0
+            while size + len(piece) - at >= CHUNK_BYTES:
+                end = at + CHUNK_BYTES - size
+                gathered.append(piece[at:end] if at or end < len(piece) else piece)
+                yield b"".join(gathered) if len(gathered) > 1 else gathered[0]
+                gathered.clear()
+                at, size = end, 0
+            if at < len(piece):
+                gathered.append(piece[at:])
+                size += len(piece) - at
     except (ConnectionError, web.HTTPException, web.PayloadAccessError, OSError) as error:
         raise ClientGone from error
     except Exception as error:
@@ -279,7 +292,7 @@ async def _body(request: web.Request) -> AsyncIterator[bytes]:
     if request.transport is None or request.transport.is_closing():
         raise ClientGone
     if gathered:
-        yield bytes(gathered)
+        yield b"".join(gathered)
 
 
 async def _ahead(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
