@@ -84,6 +84,7 @@ async def test_withdrawn_is_not_found(network: Network) -> None:
     assert await providers(nodes[7], key(2)) == [nodes[3].identity.peer_id]
 
 
+@pytest.mark.timeout(600)  # thousands of signatures, on a machine that may be busy
 async def test_searches_cost_a_number_of_messages_that_grows_as_the_logarithm() -> None:
     """Medians over 40 searches in networks of 16, 64, 256 and 500 peers with buckets of 8."""
     medians = {}
