@@ -313,7 +313,11 @@ class DataNodeServer:
         assert self._store is not None
         for volume in self._store.volumes:
             if not volume.failure:
-                volume.identify(node_uuid=self._uuid, cluster_id=cluster_id, node_id=node_id)
+                try:
+                    volume.identify(node_uuid=self._uuid, cluster_id=cluster_id, node_id=node_id)
+                except OSError as error:
+                    # It went away since the start; the others serve on.
+                    volume.fail(error.strerror or str(error))
 
     def _tell(self, tell: Callable[[Reporter], None]) -> None:
         for reporter in self._reporters:

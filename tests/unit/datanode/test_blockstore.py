@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from twinfs.common.checksum import digest_of
+from twinfs.common.config import DataNodeConfig
 from twinfs.common.errors import StaleGeneration
-from twinfs.common.model import BlockId, BlockRef, GenerationStamp
+from twinfs.common.model import BlockId, BlockRef, GenerationStamp, NodeId
 from twinfs.datanode.blockstore import BlockStore
+from twinfs.datanode.server import DataNodeServer
 from twinfs.datanode.volumes import Volume
 
 BLOCK = BlockRef(block_id=BlockId(7), generation=GenerationStamp(3))
@@ -71,3 +74,17 @@ def test_a_replica_found_cut_short_at_the_start_is_put_aside(tmp_path: Path) -> 
         assert (tmp_path / "quarantine" / file.name).read_bytes() == b"who"
     finally:
         volume.close()
+
+
+def test_a_volume_that_is_gone_when_the_node_registers_again_is_given_up(tmp_path: Path) -> None:
+    """The NameNode was restarted after a volume had been deleted: writing down whose it is failed, and ended the whole process."""
+    volumes = [Volume(tmp_path / name, reserved_bytes=0) for name in ("a", "b")]
+    store = BlockStore(volumes, small_block_bytes=0, rng=random.Random(1))
+    server = DataNodeServer(DataNodeConfig(dir=("a", "b")))
+    server._store = store
+    server._identify("cluster", NodeId(3))
+    shutil.rmtree(tmp_path / "a")
+    server._identify("cluster", NodeId(3))
+    assert volumes[0].failure
+    assert not volumes[1].failure
+    store.close()
