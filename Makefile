@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 PLAIN := $(VENV)/.plain
 PYTHON ?= python3
 
-.PHONY: help venv demo test interop check fmt bench fuzz docs clean
+.PHONY: chaos help venv demo test interop check fmt bench fuzz docs clean
 
 help:
 	@echo "make demo   try TwinFS: a small cluster, real files, one node killed"
@@ -14,6 +14,7 @@ help:
 	@echo "make check  format, lint, types, import layers"
 	@echo "make fmt    format the sources"
 	@echo "make fuzz   try the content codecs with many random inputs (TWINFS_FUZZ_EXAMPLES)"
+	@echo "make chaos  twenty chaos runs of three minutes (SEEDS=\"3 4\": these)"
 	@echo "make bench  measure (see docs/performance.md)"
 	@echo "make docs   build the documentation in build/site"
 	@echo "make clean  remove what these made"
@@ -43,6 +44,9 @@ check: $(STAMP)
 
 fmt: $(STAMP)
 	@scripts/fmt
+
+chaos: $(STAMP)
+	@scripts/chaos_seeds $(SEEDS)
 
 bench: $(STAMP)
 	@$(BIN)/python scripts/bench

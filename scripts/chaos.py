@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,10 +26,13 @@ from scripts.checker.verdict import Verdict, judge
 from scripts.faults import facts
 from scripts.faults.local import LocalFaultyCluster
 from scripts.faults.nemesis import Nemesis
-from scripts.faults.schedule import ROUND_S, Fault, schedule
+from scripts.faults.schedule import KINDS, ROUND_S, Fault, schedule
 from scripts.faults.workload import Client, Shared, read_everything, settle
 from twinfs.client.cli.cluster import named_proxy
+from twinfs.client.http_namenode import HttpNameNode
 from twinfs.common.config import ClientConfig
+from twinfs.common.messages import BadReplica, ReportBadReplicas
+from twinfs.common.model import BlockId, BlockRef, GenerationStamp, NodeId
 from twinfs.common.runtime import SystemClock
 
 HEAL_LIMIT_S = 240.0
@@ -117,6 +121,7 @@ class Run:
             for name in (f"client{number}" for number in range(self._count))
         ]
         stop = asyncio.Event()
+        self._shared.going.set()
         await clients[0].fs.mkdirs("/chaos")
         await self._new_arenas(clients[0])
         tasks = [asyncio.create_task(client.run(stop)) for client in clients]
@@ -127,6 +132,7 @@ class Run:
                 await self._new_arenas(clients[0])
         finally:
             stop.set()
+            self._shared.going.set()
             done, late = await asyncio.wait(tasks, timeout=SETTLE_LIMIT_S)
             for task in late:
                 task.cancel()
@@ -157,7 +163,39 @@ class Run:
         await asyncio.sleep(max(0.0, began_s + ROUND_S - self._clock.monotonic_s()))
         await asyncio.to_thread(self._cluster.heal)
         self._say("all faults are taken back")
+        await self._report_damage()
+        # New blocks would be short of copies for a moment, again and again.
+        self._shared.going.clear()
         await self._whole()
+        self._shared.going.set()
+
+    async def _report_damage(self) -> None:
+        """Tell the NameNode of damaged replicas that no reader happened to meet, as one who met them would."""
+        found = await asyncio.to_thread(facts.gather, self._cluster)
+        bad = [
+            BadReplica(
+                block=BlockRef(
+                    block_id=BlockId(block_id), generation=GenerationStamp(replica.generation)
+                ),
+                node_id=NodeId(node),
+                reason="corrupt",
+            )
+            for node, replicas in found.replicas.items()
+            for block_id, replica in replicas.items()
+            if block_id in found.blocks
+            and replica.finalized
+            and replica.generation == found.blocks[block_id].generation
+            and replica.digest != found.blocks[block_id].digest
+        ]
+        if bad:
+            self._say(f"{len(bad)} damaged replicas are reported")
+            namenode = HttpNameNode(self._cluster.url, user="root")
+            try:
+                await asyncio.to_thread(
+                    namenode.call, "report_bad_replicas", ReportBadReplicas(replicas=bad)
+                )
+            finally:
+                namenode.close()
 
     async def _whole(self) -> None:
         """Until no block is short of copies, so that the next round may destroy others."""
@@ -199,6 +237,7 @@ class Run:
         """Until the disks are as they should be; what is still wrong at the limit is for the verdict."""
         began_s = self._clock.monotonic_s()
         while True:
+            await self._report_damage()
             found = await asyncio.to_thread(facts.gather, self._cluster)
             self._healed_s = self._clock.monotonic_s() - began_s
             if not audit.check(found) or self._healed_s > HEAL_LIMIT_S:
@@ -224,10 +263,11 @@ def chaos(
     minutes: float,
     nodes: int,
     clients: int,
+    without: Sequence[str] = (),
     say: bool = True,
 ) -> Outcome:
     """A whole run in *folder*."""
-    rounds = schedule(seed, minutes, nodes)
+    rounds = schedule(seed, minutes, nodes, without=without)
     recorder = Recorder(history, seed=seed, minutes=minutes, nodes=nodes, clients=clients)
     try:
         with LocalFaultyCluster(folder, datanodes=nodes, volumes=2, seed=seed) as cluster:
@@ -248,6 +288,7 @@ def chaos(
 @click.option(
     "--history", type=click.Path(path_type=Path), default=None, help="File of the history."
 )
+@click.option("--without", multiple=True, type=click.Choice(KINDS), help="Leave out this kind.")
 @click.option("--plan", is_flag=True, help="Only print the schedule.")
 def main(
     seed: int,
@@ -256,11 +297,12 @@ def main(
     clients: int,
     folder: Path | None,
     history: Path | None,
+    without: tuple[str, ...],
     plan: bool,
 ) -> None:
     """Break a cluster under concurrent clients, heal it, and print a verdict; exit 1 if it is not clean."""
     if plan:
-        for number, faults in enumerate(schedule(seed, minutes, nodes), 1):
+        for number, faults in enumerate(schedule(seed, minutes, nodes, without=without), 1):
             print(f"round {number}")
             for fault in faults:
                 print(f"  {fault}")
@@ -269,7 +311,13 @@ def main(
     history = history or kept / "history.jsonl"
     kept.mkdir(parents=True, exist_ok=True)
     outcome = chaos(
-        kept / "cluster", history, seed=seed, minutes=minutes, nodes=nodes, clients=clients
+        kept / "cluster",
+        history,
+        seed=seed,
+        minutes=minutes,
+        nodes=nodes,
+        clients=clients,
+        without=without,
     )
     print(outcome)
     print(json.dumps({"seed": seed, "clean": outcome.clean, "history": str(history)}))

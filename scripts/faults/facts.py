@@ -22,6 +22,8 @@ def gather(cluster: Cluster) -> Facts:
     for name in cluster.names:
         if name != "namenode":
             for volume in cluster.target(name).volumes:
+                if not (volume / "VERSION").exists():
+                    continue  # deleted
                 node, found = _volume(volume)
                 replicas.setdefault(node, {}).update(found)
     return Facts(blocks=blocks, replicas=replicas, open_files=open_files, nodes=len(replicas))

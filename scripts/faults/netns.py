@@ -47,13 +47,18 @@ def supported() -> str:
         ip("netns", "add", name)
         try:
             ip("-n", name, "link", "add", "try0", "type", "veth", "peer", "name", "try1")
-            forward = ["ip", "netns", "exec", name, "cat", "/proc/sys/net/ipv4/ip_forward"]
-            subprocess.run(forward, check=True, capture_output=True)
+            forward(name)
         finally:
             ip("netns", "del", name)
-    except (CantBreak, subprocess.CalledProcessError) as error:
+    except CantBreak as error:
         return f"this machine does not let us: {error}"
     return ""
+
+
+def forward(namespace: str) -> None:
+    """Let packets pass through a namespace."""
+    switch = "echo 1 > /proc/sys/net/ipv4/ip_forward"
+    ip("netns", "exec", namespace, "sh", "-c", switch)
 
 
 class Network:
@@ -84,10 +89,13 @@ class Network:
             raise CantBreak(
                 "there are namespaces of this cluster already; `netns.py stop` removes them"
             )
+        if ip("route", "show", f"{NETWORK}.0.0/16"):
+            raise CantBreak(
+                f"the network {NETWORK}.0.0/16 is in use, perhaps by another such cluster"
+            )
         ip("netns", "add", self.router)
         ip("-n", self.router, "link", "set", "lo", "up")
-        inside = ["ip", "netns", "exec", self.router]
-        subprocess.run([*inside, "sysctl", "-qw", "net.ipv4.ip_forward=1"], check=True)
+        forward(self.router)
         for name in [HOST, *names]:
             self._tie(name)
 
@@ -139,9 +147,9 @@ def start(folder: Path, datanodes: int = 3) -> Cluster:
     cluster.faults.mkdir(parents=True, exist_ok=True)
     network = Network(cluster.folder)
     names = ["namenode", *[f"datanode{number}" for number in range(1, datanodes + 1)]]
-    network.build(names)
     entries: list[dict[str, object]] = []
     try:
+        network.build(names)
         for name in names:
             plan = cluster.faults / f"{name}.json"
             write_plan(plan, Plan(track=True))

@@ -50,8 +50,13 @@ class Fault:
         )
 
 
-def schedule(seed: int, minutes: float, nodes: int) -> list[list[Fault]]:
-    """The rounds of a run with DataNodes 1 to *nodes*. The NameNode is killed in the first and the last at least."""
+def schedule(
+    seed: int, minutes: float, nodes: int, *, without: Sequence[str] = ()
+) -> list[list[Fault]]:
+    """The rounds of a run with DataNodes 1 to *nodes*. The NameNode is killed in the first and the last at least.
+
+    *without* leaves kinds out; all others stay as they are.
+    """
     rng = random.Random(f"chaos {seed}")
     count = max(1, round(minutes * 60 / ROUND_S))
     datanodes = [f"datanode{number}" for number in range(1, nodes + 1)]
@@ -62,6 +67,7 @@ def schedule(seed: int, minutes: float, nodes: int) -> list[list[Fault]]:
         if number in (0, count - 1):
             faults = [f for f in faults if f.target != NAMENODE or f.kind not in _ENDING]
             faults += [Fault(at_s, rng.uniform(0.0, 3.0), "kill", NAMENODE) for at_s in kills]
+        faults = [fault for fault in faults if fault.kind not in without]
         rounds.append(sorted(faults, key=lambda fault: fault.at_s))
     return rounds
 

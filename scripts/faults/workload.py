@@ -41,6 +41,7 @@ class Shared:
     streams: list[str] = field(default_factory=list)
     appended: list[str] = field(default_factory=list)
     next_write: int = 1
+    going: asyncio.Event = field(default_factory=asyncio.Event)  # clients wait while it is not set
     surprises: list[str] = field(default_factory=list)  # errors that no client should see
     slowest_s: float = 0.0
 
@@ -71,6 +72,7 @@ class Client:
         actions += [self._delete] * 3 + [self._rename] * 4 + [self._mkdir]
         actions += [self._stream, self._append, self._append, self._read_own, self._read_own]
         while not stop.is_set():
+            await self._shared.going.wait()
             await self._rng.choice(actions)()
 
     async def close(self) -> None:

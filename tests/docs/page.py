@@ -109,9 +109,14 @@ def check_toml(body: str) -> None:
         build(ROLES[role], settings(ROLES[role], table, environ={}))
 
 
-def run_page(text: str, folder: Path) -> None:
-    """Run a page in *folder*; AssertionError says which command did not do what the page says."""
+def run_page(text: str, folder: Path, *, checkout: Path | None = None) -> None:
+    """Run a page in *folder*; AssertionError says which command did not do what the page says.
+
+    With *checkout*, as from there: its `scripts` are at hand.
+    """
     (folder / "work").mkdir(parents=True)
+    if checkout is not None:
+        (folder / "work" / "scripts").symlink_to(checkout / "scripts")
     script, commands = script_of(blocks_of(text), folder)
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     environ: dict[str, Any] = {

@@ -21,6 +21,7 @@ PAGES = [
     "docs/fsspec.md",
     "docs/monitoring.md",
     "docs/events.md",
+    "docs/failure-injection.md",
 ]
 
 
@@ -31,7 +32,8 @@ def test_every_command_of_the_page_works(name: str, tmp_path: Path) -> None:
     folder = tmp_path / "home"
     folder.mkdir()
     try:
-        run_page((ROOT / name).read_text(encoding="utf-8"), folder)
+        checkout = ROOT if name == "docs/failure-injection.md" else None
+        run_page((ROOT / name).read_text(encoding="utf-8"), folder, checkout=checkout)
     finally:
         # A cluster that a failed page left behind.
         subprocess.run(
