@@ -15,6 +15,8 @@ from typing import Any
 from aiohttp import web
 
 from .. import __version__
+from ..client.exchange import Exchange
+from ..client.routing_client import RoutingFinder
 from ..common.config import DataNodeConfig
 from ..common.errors import DfsError, InvalidConfig, Unsupported, VolumeFailed
 from ..common.ipld.cid import Cid
@@ -65,6 +67,8 @@ class DataNodeServer:
         self._rng = rng or system_random()
         self._store: BlockStore | None = None
         self.content: Content | None = None  # CID blocks, once started
+        self._finder: RoutingFinder | None = None
+        self._exchange: Exchange | None = None
         self.peer: PeerService | None = None  # where it takes part in a network of peers
         self._streams: StreamServer | None = None
         self._users: UserClients | None = None
@@ -213,8 +217,14 @@ class DataNodeServer:
         self._tasks.append(asyncio.create_task(scrubber.run(), name="scrubber"))
         self._tasks.append(asyncio.create_task(disks.run(), name="disk balancer"))
         self._tasks.append(asyncio.create_task(exposition.watch_loop(1.0), name="loop watch"))
+        if config.namenodes:
+            self._finder = RoutingFinder(config.namenodes, without=[f"http://{address.http}"])
         if self.peer is not None:
-            await self.peer.start()
+            await self.peer.start(self._finder)
+        elif self._finder is not None:
+            # What this node lacks for a file or a folder, the others of its cluster have.
+            self._exchange = Exchange(self._finder, clock=self._clock, rng=self._rng)
+            self.content.remote = self._exchange
         return {"http": address.http, "data": address.data, "socket": socket_path}
 
     def _http_address(self) -> str:
@@ -367,6 +377,10 @@ class DataNodeServer:
             await asyncio.to_thread(self._streams.close, GRACE_S)
         if self.peer is not None:
             await self.peer.close()
+        if self._exchange is not None:
+            await self._exchange.close()
+        if self._finder is not None:
+            await self._finder.close()
         for reporter in self._reporters:
             await reporter.close()
         if self._runner is not None:

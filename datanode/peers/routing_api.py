@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
@@ -11,18 +10,16 @@ from aiohttp import web
 from ...common.errors import ContentNotFound, DfsError, InvalidRequest
 from ...common.ipns import MAX_RECORD_BYTES
 from ...common.peerid import parse, shown
-from ...common.routing_v1 import JSON, NDJSON, filtered, peer_json, wants_ndjson
+from ...common.routing_http import CORS, answer_records, refused
+from ...common.routing_v1 import peer_json
 from ..content import Content
 from ..gateway.asked import parse_cid
-from ..gateway.server import CORS, refused
 from .node import PeerNode
 
 if TYPE_CHECKING:
     from .service import PeerService
 
 MAX_PROVIDERS = 100
-FOUND = "public, max-age=300, stale-while-revalidate=172800, stale-if-error=172800"
-NOTHING = "public, max-age=15, stale-while-revalidate=172800, stale-if-error=172800"
 RECORD_TYPE = "application/vnd.ipfs.ipns-record"
 
 
@@ -111,31 +108,3 @@ def _has(content: Content, hashed: bytes) -> bool:
         return content.cids.has(hashed)
     except DfsError:
         return False  # of a hash function that is not kept here
-
-
-async def answer_records(
-    request: web.Request, name: str, found: AsyncIterator[dict[str, Any]]
-) -> web.StreamResponse:
-    """Records as JSON, or one a line as they come."""
-    query = request.query
-    if not wants_ndjson(request.headers.get("Accept", "")):
-        try:
-            listed = [r async for record in found if (r := filtered(record, query)) is not None]
-        except DfsError as error:
-            return refused(error)
-        headers = {**CORS, "Vary": "Accept", "Cache-Control": FOUND if listed else NOTHING}
-        body = json.dumps({name: listed}).encode()
-        return web.Response(body=body, content_type=JSON, headers=headers)
-    # Whether there are any is not known when the headers go.
-    headers = {**CORS, "Vary": "Accept", "Cache-Control": NOTHING, "Content-Type": NDJSON}
-    response = web.StreamResponse(headers=headers)
-    await response.prepare(request)
-    try:
-        async for record in found:
-            if (kept := filtered(record, query)) is not None:
-                await response.write(json.dumps(kept).encode() + b"\n")
-        await response.write_eof()
-    except (DfsError, ConnectionError):
-        if request.transport is not None:
-            request.transport.abort()
-    return response

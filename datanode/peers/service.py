@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from aiohttp import web
 
-from ...client.exchange import Exchange
+from ...client.exchange import Exchange, Finder
 from ...common.config import DataNodeConfig
 from ...common.errors import DfsError
 from ...common.ipld.cid import Cid
@@ -86,7 +86,9 @@ class PeerService:
             *LocalApi(self, token).routes(),
         ]
 
-    async def start(self) -> None:
+    async def start(self, cluster: Finder | None = None) -> None:
+        """*cluster*: finds blocks in the cluster that the DataNode is a member of besides."""
+        self._cluster = cluster
         config, folder = self._config, self._folder
         address = self._address()
         self.node = PeerNode(
@@ -158,6 +160,9 @@ class PeerService:
 
     async def providers(self, cid: Cid) -> AsyncIterator[str]:
         """For the exchange: whom to ask for a block."""
+        if self._cluster is not None:
+            async for url in self._cluster.providers(cid):
+                yield url
         async for record in self.node.find_providers(cid.multihash):
             yield f"http://{record.addresses[0]}"
 

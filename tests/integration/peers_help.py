@@ -25,7 +25,7 @@ class Peer:
     def __init__(self, folder: Path, bootstrap: tuple[str, ...], **settings: Any) -> None:
         self.folder = folder
         self.bootstrap = bootstrap or ("none",)
-        self.settings = {"peer_refresh_s": 0.5, "pin_dead_after_s": 2.0, **settings}
+        self.settings = {"peer_refresh_s": 0.5, "pin_dead_after_s": 4.0, **settings}
         self.address = ""
         self.port = 0
         self._server: DataNodeServer | None = None

@@ -18,7 +18,7 @@ from twinfs.datanode.peers.group import holders
 from ..support.cluster import eventually
 from .peers_help import Peer, Peers, file_dag
 
-LIMIT_S = 60.0
+LIMIT_S = 100.0
 
 
 @pytest_asyncio.fixture
