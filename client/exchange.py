@@ -29,7 +29,6 @@ from .ranking import Ranking
 
 log = logging.getLogger(__name__)
 EXPECTED_BYTES = 1024 * 1024
-MAX_PEERS = 64
 SEARCH_EVERY_S = 5.0
 HASH_IN_THREAD_BYTES = 128 * 1024
 
@@ -173,9 +172,7 @@ class Exchange:
                 del self._searched[next(iter(self._searched))]
             found = False
             async for url in self._finder.providers(wanted):
-                if url not in self.ranking.peers and len(self.ranking.peers) < MAX_PEERS:
-                    self.ranking.add(url)
-                    found = True
+                found = self.ranking.add(url) or found
             if found:
                 self._changed.set()
                 return True

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 
 FIRST_GUESS_BYTES_S = 20e6  # of a peer that was never asked: optimistic, so that it gets its trial
 SMOOTHING = 0.3
-BANNED_S = 3600.0  # a peer that lied
+MAX_PEERS = 64
+MAX_LIARS = 1024
 BACKOFF_FIRST_S, BACKOFF_MOST_S = 0.5, 30.0
 MAX_MISSING = 4096  # remembered of each peer
 
@@ -42,17 +43,36 @@ class PeerState:
     def speed(self) -> float:
         return self.bytes_s or FIRST_GUESS_BYTES_S
 
+    @property
+    def uselessness(self) -> tuple[bool, int, int, int]:
+        return bool(self.lies), self.failures, len(self.missing), -self.blocks
+
 
 class Ranking:
     """All peers of an exchange. Names are base URLs."""
 
     def __init__(self, rng: random.Random, *, per_peer: int = 4) -> None:
         self.peers: dict[str, PeerState] = {}
+        self._liars: dict[str, None] = {}
         self._rng = rng
         self._per_peer = per_peer
 
-    def add(self, peer: str) -> None:
-        self.peers.setdefault(peer, PeerState())
+    def add(self, peer: str) -> bool:
+        """Whether the peer is new here. Where there are too many, the one of least use makes room; who lied is remembered."""
+        if peer in self.peers or peer in self._liars:
+            return False
+        if len(self.peers) >= MAX_PEERS:
+            idle = [name for name, state in self.peers.items() if not state.flying]
+            if not idle:
+                return False
+            useless = max(idle, key=lambda name: self.peers[name].uselessness)
+            if self.peers[useless].lies:
+                self._liars[useless] = None
+                while len(self._liars) > MAX_LIARS:
+                    del self._liars[next(iter(self._liars))]
+            del self.peers[useless]
+        self.peers[peer] = PeerState()
+        return True
 
     def usable(self, now_s: float) -> list[str]:
         """Peers that may be asked now or soon."""

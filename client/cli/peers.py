@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import click
 
 from ...common.errors import (
-    DfsError,
     InvalidRequest,
     PathExists,
 )
@@ -20,7 +18,6 @@ from ...common.ipld.cid import Cid
 from ...common.ipld.layout import PROFILES, profile
 from ...common.ipns import read_record
 from ...common.peerid import parse
-from ...common.routing_v1 import peer_of
 from ...common.runtime import SystemClock, system_random
 from ..peer_client import PeerClient
 from .progress import ProgressLine
@@ -259,9 +256,10 @@ def peer_get(shell: Shell, cid: str, target: str | None, peer: str | None) -> No
 
 async def _get(url: str, root: Cid, names: list[str], place: str) -> None:
     from ..exchange import Exchange
+    from ..routing_client import RoutingFinder
     from .extract import extract
 
-    finder = _Routing(url)
+    finder = RoutingFinder([url])
     exchange = Exchange(finder, clock=SystemClock(), rng=system_random(), peers=(url,))
     progress = ProgressLine("getting")
     try:
@@ -274,25 +272,7 @@ async def _get(url: str, root: Cid, names: list[str], place: str) -> None:
     finally:
         progress.close()
         await exchange.close()
-
-
-class _Routing:
-    """Finds peers through the delegated routing of one of them."""
-
-    def __init__(self, url: str) -> None:
-        self._client = PeerClient(url)
-
-    async def providers(self, cid: Cid) -> AsyncIterator[str]:
-        try:
-            found = await asyncio.to_thread(
-                self._client.call, "GET", f"/routing/v1/providers/{cid}"
-            )
-        except DfsError:
-            return
-        for record in found.get("Providers", []):
-            known = peer_of(record)
-            for url in known[1] if known else ():
-                yield url
+        await finder.close()
 
 
 @click.group(name="pin", context_settings={"help_option_names": ["-h", "--help"]})

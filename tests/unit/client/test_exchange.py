@@ -209,3 +209,15 @@ def test_a_failed_peer_is_left_alone_longer_each_time() -> None:
     assert not ranking.hopeless(b"k")
     ranking.lied("a")
     assert ranking.hopeless(b"k")
+
+
+def test_a_thousand_peers_cost_no_more_than_64_and_liars_do_not_come_back() -> None:
+    ranking = Ranking(random.Random(1))
+    ranking.add("liar")
+    ranking.lied("liar")
+    ranking.add("useful")
+    ranking.peers["useful"].blocks = 100
+    for number in range(1000):
+        ranking.add(f"peer{number}")
+    assert len(ranking.peers) == 64 and "useful" in ranking.peers
+    assert "liar" not in ranking.peers and not ranking.add("liar")
