@@ -18,9 +18,9 @@ from aiohttp import web
 from ...common.checksum import digest_of
 from ...common.codec import MSGPACK, failure_of, pack, to_json, unpack
 from ...common.content import FindCids
-from ...common.errors import DfsError, http_status
+from ...common.errors import ContentNotFound, DfsError, http_status
 from ...common.ipld.cid import Cid
-from ...common.peerid import Identity, shown
+from ...common.peerid import Identity, parse, shown
 from ...common.peering import FindPlaces, FoundPlaces
 from ...common.routing_v1 import JSON, NDJSON, filtered, peer_json, wants_ndjson
 from .. import providers
@@ -59,6 +59,8 @@ class RoutingApi:
     def routes(self) -> list[web.RouteDef]:
         return [
             web.get("/routing/v1/providers/{cid}", self.providers),
+            web.get("/routing/v1/peers/{peer}", self.peers),
+            web.get("/routing/v1/ipns/{name}", self.names),
             web.options("/routing/v1/{rest:.*}", self.options),
         ]
 
@@ -74,19 +76,28 @@ class RoutingApi:
             cid = Cid.parse(request.match_info["cid"])
             records = await self._records(cid)
         except DfsError as error:
-            return web.Response(
-                body=to_json(failure_of(error)),
-                status=http_status(error),
-                content_type=JSON,
-                headers=CORS,
-            )
-        kept = [r for record in records if (r := filtered(record, request.query)) is not None]
-        headers = {**CORS, "Vary": "Accept", "Cache-Control": FOUND if kept else NOTHING}
-        if wants_ndjson(request.headers.get("Accept", "")):
-            lines = b"".join(json.dumps(record).encode() + b"\n" for record in kept)
-            return web.Response(body=lines, content_type=NDJSON, headers=headers)
-        body = json.dumps({"Providers": kept}).encode()
-        return web.Response(body=body, content_type=JSON, headers=headers)
+            return _refused(error)
+        return _answer(request, "Providers", records)
+
+    async def peers(self, request: web.Request) -> web.Response:
+        try:
+            wanted = shown(parse(request.match_info["peer"]))
+        except DfsError as error:
+            return _refused(error)
+        records = [
+            peer_json(wanted, [node.address.http])
+            for node in self._nodes.all()
+            if peer_id(node.uuid) == wanted
+        ]
+        return _answer(request, "Peers", records)
+
+    async def names(self, request: web.Request) -> web.Response:
+        """Mutable names are the peers' affair."""
+        try:
+            parse(request.match_info["name"])
+        except DfsError as error:
+            return _refused(error)
+        return _refused(ContentNotFound("a NameNode keeps no mutable names; ask a peer"))
 
     async def _records(self, cid: Cid) -> list[dict[str, Any]]:
         """What the rows say; for a block that is none of its own (a chunk of a file), what the DataNodes say."""
@@ -135,3 +146,21 @@ class RoutingApi:
         except (TimeoutError, OSError, aiohttp.ClientError, DfsError):
             return False
         return answer.places[:1] != [None] and bool(answer.places)
+
+
+def _refused(error: DfsError) -> web.Response:
+    return web.Response(
+        body=to_json(failure_of(error)),
+        status=http_status(error),
+        content_type=JSON,
+        headers=CORS,
+    )
+
+
+def _answer(request: web.Request, name: str, records: list[dict[str, Any]]) -> web.Response:
+    kept = [r for record in records if (r := filtered(record, request.query)) is not None]
+    headers = {**CORS, "Vary": "Accept", "Cache-Control": FOUND if kept else NOTHING}
+    if wants_ndjson(request.headers.get("Accept", "")):
+        lines = b"".join(json.dumps(record).encode() + b"\n" for record in kept)
+        return web.Response(body=lines, content_type=NDJSON, headers=headers)
+    return web.Response(body=json.dumps({name: kept}).encode(), content_type=JSON, headers=headers)

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
+import pytest
 import pytest_asyncio
 
 from twinfs.common.checksum import CHUNK_BYTES
@@ -19,6 +20,7 @@ from ..support.cluster import eventually
 from .peers_help import Peer, Peers, file_dag
 
 LIMIT_S = 100.0
+pytestmark = pytest.mark.timeout(400)  # a loaded machine is slow to notice who is gone
 
 
 @pytest_asyncio.fixture
