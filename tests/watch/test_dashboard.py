@@ -372,3 +372,28 @@ def test_a_datanodes_own_page(cluster: Cluster, page: Page) -> None:
     expect(page.get_by_role("heading", level=1)).to_have_text("All volumes are in service")
     expect(page.get_by_text("answered")).to_be_visible()
     shot(page, "datanode")
+
+
+def test_the_content_side(cluster: Cluster, fs: sync.FileSystem, folder: str, page: Page) -> None:
+    """A path's CID, its DAG, who provides it; a pin is made and removed."""
+    fs.write_bytes(f"{folder}/three.bin", random.Random(11).randbytes(3 * 1024 * 1024))
+    page.goto(f"{cluster.url}/#/content")
+    page.get_by_label("CID or path").fill(f"{folder}/three.bin")
+    page.get_by_role("button", name="Look").click()
+    expect(page.locator(".dag")).to_contain_text("3 links")
+    expect(page.locator(".dag li li")).to_have_count(3)
+    expect(page.locator(".node.holds")).to_have_count(3)
+    shot(page, "dag")
+    cid = page.locator("main p.mono").first.inner_text()
+    page.get_by_role("button", name="Pin…").click()
+    page.get_by_label("Name", exact=True).fill("kept <b>")
+    page.get_by_role("button", name="Pin", exact=True).click()
+    pins = page.locator("section", has=page.get_by_role("heading", name="Pins"))
+    expect(pins).to_contain_text(cid)
+    expect(pins).to_contain_text("kept <b>")
+    pins.get_by_role("button", name="Remove").click()
+    page.get_by_role("dialog").get_by_role("button", name="Remove").click()
+    expect(pins).to_contain_text("Nothing is pinned")
+    for bad in ("nonsense", "bafynonsense0189", "Qm00000000"):
+        page.goto(f"{cluster.url}/#/content/{bad}")
+        expect(page.get_by_text(re.compile("This is no CID"))).to_be_visible()
