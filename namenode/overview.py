@@ -163,7 +163,7 @@ class Watcher:
                 doing = (
                     f"its blocks are being copied: {copying}"
                     if queue
-                    else "all that can be copied is"
+                    else "all that can be copied has been copied"
                 )
                 yield Finding(
                     f"dead-{node.node_id}",

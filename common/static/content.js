@@ -88,7 +88,7 @@ export function content(main, state, hash) {
   async function providers(cid, path, box) {
     try {
       let nodes = null;
-      const { found: [held] } = await call("find_cids", { multihashes: [base64(cid.multihash)] }, { signal: aborted.signal });
+      const { found: [held] } = await call("find_cids", { multihashes: [base64(cid.multihash)], files: true }, { signal: aborted.signal });
       if (held) nodes = held.located.nodes;
       else if (path) {
         const file = await call("locate", { path }, { signal: aborted.signal });
@@ -96,7 +96,7 @@ export function content(main, state, hash) {
       }
       if (nodes === null) { replace(box, h("p", { class: "dim" }, "Not held as a block of its own. If it is a leaf of a file, the DataNodes that hold that file serve it.")); return; }
       const holders = new Set(nodes.map((node) => node.node_id));
-      const text = held && !held.complete ? "What is below it is not all here." : `${plural(holders.size, "DataNode")} can serve it.`;
+      const text = held && !held.complete && !held.leaves && !path ? "What is below it is not all here." : `${plural(holders.size, "DataNode")} can serve it.`;
       stop(); stop = state.watch((latest) => replace(box, h("p", {}, text), rackMap(latest.nodes, { marked: holders })));
     } catch (error) { if (error.name !== "AbortError") replace(box, h("p", {}, error.message)); }
   }
