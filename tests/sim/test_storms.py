@@ -93,6 +93,9 @@ async def test_a_storm_of_faults_loses_nothing(seed: int) -> None:
                 await world.administer("recommission", node)
             for block_id in list(node.disk):
                 await notice(world, node, block_id)
+        await world.run(5.0)  # everybody has registered
+        for node in world.nodes:
+            await world.full_report(node)  # as every hour
         await world.run_until(world.is_well, 900.0, "everything as it should be")
 
 
