@@ -355,14 +355,24 @@ class PeerNode:
                     seen.add(contact.peer)
                     queue.put_nowait(contact.record)
 
+        silent = False
+
         async def ask(contact: Contact) -> Answer:
-            answer = await self.ask(contact, question)
+            nonlocal silent
+            try:
+                answer = await self.ask(contact, question)
+            except DfsError as error:
+                silent = silent or error.retryable
+                raise
             take(answer.providers)
             return answer
 
         async def work() -> None:
             try:
                 await self._search(point_of_key(key), ask, lambda: len(seen) > limit)
+                if silent and len(seen) == 1:
+                    # Nobody, but somebody did not answer: once more, before it counts as lost.
+                    await self._search(point_of_key(key), ask, lambda: len(seen) > limit)
             finally:
                 queue.put_nowait(None)
 
