@@ -276,14 +276,11 @@ class Weed:
         self._processes[2].wait()
 
     def stop(self) -> None:
-        for process in reversed(self._processes):
-            process.terminate()
+        # What they stored is thrown away with their folder; a filer takes its time to end otherwise.
         for process in self._processes:
-            try:
-                process.wait(timeout=20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            process.kill()
+        for process in self._processes:
+            process.wait()
 
 
 class Twin:
