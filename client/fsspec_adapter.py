@@ -11,13 +11,13 @@ import dataclasses
 import os
 import stat
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from glob import has_magic
 from pathlib import Path
 from typing import Any
 
-from fsspec.asyn import AsyncFileSystem, get_loop, sync, sync_wrapper
+from fsspec.asyn import AsyncFileSystem, get_loop, sync
 from fsspec.callbacks import DEFAULT_CALLBACK
 from fsspec.utils import stringify_path
 
@@ -40,6 +40,16 @@ DEFAULT_PORT = 9870
 CLOSE_LIMIT_S = 5.0
 SETTINGS = frozenset(field.name for field in dataclasses.fields(ClientConfig))
 FSSPEC_OPTIONS = frozenset({"use_listings_cache", "listings_expiry_time", "max_paths"})
+
+
+def _blocking(name: str) -> Callable[..., Any]:
+    """The coroutine method *name*, whichever class it is of, run to its end."""
+
+    def run(self: Any, *args: Any, **options: Any) -> Any:
+        return sync(self.loop, getattr(self, name), *args, **options)
+
+    run.__name__ = name[1:]
+    return run
 
 
 class DfsFileSystem(AsyncFileSystem):
@@ -272,10 +282,10 @@ class DfsFileSystem(AsyncFileSystem):
         return await self._modified(path)
 
     async def _checksum(self, path: str) -> str:
-        """The name of the content: equal for equal bytes, wherever they are; see `FileSystem.checksum`."""
+        """The CID: the name of the content, of a file or of a whole directory, the same wherever it is."""
         path = self._strip_protocol(path)
         with self.told(path):
-            return await self.client.checksum(path)
+            return str((await self.client.content.cid(path)).cid)
 
     async def _ukey(self, path: str) -> str:
         """As `checksum`; of a directory, and of a file that is being written, what tells one state from another."""
@@ -284,7 +294,7 @@ class DfsFileSystem(AsyncFileSystem):
             status = await self.client.stat(path)
             if status.is_directory or status.under_construction:
                 return f"{status.inode_id}-{status.length}-{status.mtime_ms}"
-            return await self.client.checksum(path)
+            return str((await self.client.content.cid(path)).cid)
 
     # --- reading ---
 
@@ -579,14 +589,15 @@ class DfsFileSystem(AsyncFileSystem):
     async def _mv_file(self, path1: str, path2: str) -> None:
         await self._mv(path1, path2)
 
-    call = sync_wrapper(_call)
-    mv = sync_wrapper(_mv)
-    touch = sync_wrapper(_touch)
-    rmdir = sync_wrapper(_rmdir)
-    ukey = sync_wrapper(_ukey)
-    checksum = sync_wrapper(_checksum)
-    created = sync_wrapper(_created)
-    modified = sync_wrapper(_modified)
+    # What fsspec does not mirror by itself.
+    call = _blocking("_call")
+    mv = _blocking("_mv")
+    touch = _blocking("_touch")
+    rmdir = _blocking("_rmdir")
+    ukey = _blocking("_ukey")
+    checksum = _blocking("_checksum")
+    created = _blocking("_created")
+    modified = _blocking("_modified")
 
 
 def _close_at_end(pid: int, loop: Any, clients: weakref.WeakKeyDictionary[Any, FileSystem]) -> None:

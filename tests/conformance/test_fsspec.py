@@ -24,6 +24,7 @@ from fsspec.core import url_to_fs
 from twinfs.client import ranges
 from twinfs.client.fsspec_adapter import DfsFileSystem
 from twinfs.common.checksum import digest_of
+from twinfs.common.ipld.cid import RAW, Cid
 
 from ..support.cluster import Cluster
 
@@ -188,7 +189,9 @@ def test_content_has_a_name(fs: DfsFileSystem, folder: str) -> None:
     small, large = data_of(1000), data_of(2 * MIB + 1)
     fs.pipe({f"{folder}/a": small, f"{folder}/b": large, f"{folder}/c": large})
     assert fs.ukey(f"{folder}/b") == fs.ukey(f"{folder}/c") != fs.ukey(f"{folder}/a")
-    assert fs.checksum(f"{folder}/a") == digest_of(small).hex()
+    # Of one chunk, it is the BLAKE3 of the bytes: the same that b3sum and every IPFS tool say.
+    assert fs.checksum(f"{folder}/a") == str(Cid(1, RAW, b"\x1e\x20" + digest_of(small)))
+    assert fs.checksum(folder) != fs.checksum(f"{folder}/a")
     before = fs.ukey(f"{folder}/c")
     with fs.open(f"{folder}/c", "ab") as file:
         file.write(b"more")
@@ -638,6 +641,57 @@ def test_a_program_that_closes_nothing_ends_quietly(cluster: Cluster) -> None:
     )
     assert done.stdout == b"b'x' 1\n"
     assert done.stderr == b""
+
+
+# --- by content ---
+
+
+def test_content_by_cid(cluster: Cluster, fs: DfsFileSystem, folder: str, tmp_path: Path) -> None:
+    large = data_of(3 * MIB + 7)
+    fs.pipe({f"{folder}/a": b"one", f"{folder}/d/large": large, f"{folder}/d/é": b"three"})
+    root = fs.checksum(folder)
+    cids = fsspec.filesystem("dfs+cid", namenode=cluster.url)
+    assert cids.ls(root, detail=False) == [f"{root}/a", f"{root}/d"]
+    assert cids.cat(f"dfs+cid://{root}/a") == b"one"
+    info = cids.info(f"{root}/d/large")
+    assert (info["size"], info["type"]) == (len(large), "file")
+    assert info["cid"] == fs.checksum(f"{folder}/d/large") == cids.ukey(f"{root}/d/large")
+    assert cids.cat_file(info["cid"]) == large
+    assert cids.cat_file(info["cid"], start=MIB - 5, end=MIB + 5) == large[MIB - 5 : MIB + 5]
+    assert cids.cat_ranges([info["cid"]] * 2, [0, -3], [2, None]) == [large[:2], large[-3:]]
+    with cids.open(f"{root}/d/large") as file:
+        file.seek(2 * MIB)
+        assert file.read(10) == large[2 * MIB : 2 * MIB + 10]
+    assert cids.find(root) == [f"{root}/a", f"{root}/d/large", f"{root}/d/é"]
+    assert cids.glob(f"{root}/d/l*") == [f"{root}/d/large"]
+    assert cids.du(root) == 3 + len(large) + 5
+    assert cids.isdir(root)
+    assert not cids.exists(f"{root}/none")
+    cids.get(f"{root}/d/", f"{tmp_path}/out/", recursive=True)
+    assert (tmp_path / "out" / "large").read_bytes() == large
+    with pytest.raises(FileNotFoundError):
+        cids.cat(f"{root}/none")
+    with pytest.raises(IsADirectoryError):
+        cids.open(root)
+    with pytest.raises(OSError):
+        cids.cat("nonsense")
+    for change in (
+        lambda: cids.pipe(f"{root}/new", b""),
+        lambda: cids.rm(f"{root}/a"),
+        lambda: cids.mv(f"{root}/a", f"{root}/b"),
+        lambda: cids.touch(f"{root}/a"),
+        lambda: cids.mkdir(f"{root}/x"),
+        lambda: cids.open(f"{root}/a", "wb"),
+    ):
+        with pytest.raises(OSError, match="can't be changed"):
+            change()
+    # What changed at the path has another name; the old one still names what was there.
+    fs.pipe(f"{folder}/a", b"two")
+    assert fs.checksum(folder) != root
+    assert cids.cat(f"{root}/a") == b"one"
+    again = pickle.loads(pickle.dumps(cids))
+    assert again.cat(f"{root}/a") == b"one"
+    cids.close()
 
 
 # --- the plan of reads ---
