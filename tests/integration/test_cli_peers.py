@@ -77,9 +77,9 @@ def test_added_on_one_peer_got_from_another(
     assert (out / "link").read_bytes() == b"small" and (out / "link").is_symlink()
     two.dfs("peer", "get", cid, str(out), peer=1, code=1)
     assert two.dfs("peer", "get", f"{cid}/sub/small", "-", peer=1) == "small"
-    assert len(two.dfs("providers", cid, peer=1).splitlines()) == 1
+    assert len(two.dfs("providers", "--peer", two.url(1), cid).splitlines()) == 1
     two.dfs("peer", "fetch", cid, peer=1)
-    assert len(two.dfs("providers", cid, peer=1).splitlines()) == 2
+    assert len(two.dfs("providers", "--peer", two.url(1), cid).splitlines()) == 2
 
 
 def test_pins(two: Two, tree: Path) -> None:
