@@ -218,7 +218,11 @@ class BlockStore:
                 path.unlink(missing_ok=True)
             volume.check()
             raise storage_error(error, f"can't begin {path.name}") from None
-        replica.open_existing(length, stored.digests[:whole])
+        try:
+            replica.open_existing(length, stored.digests[:whole])
+        except DfsError:
+            path.unlink(missing_ok=True)  # nobody knows of it yet
+            raise
         self._register(replica)
         return replica
 

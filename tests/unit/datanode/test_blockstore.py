@@ -11,11 +11,12 @@ import pytest
 
 from twinfs.common.checksum import digest_of
 from twinfs.common.config import DataNodeConfig
-from twinfs.common.errors import StaleGeneration
+from twinfs.common.errors import DiskFull, StaleGeneration
 from twinfs.common.model import BlockId, BlockRef, GenerationStamp, NodeId
 from twinfs.datanode.blockstore import BlockStore
 from twinfs.datanode.server import DataNodeServer
 from twinfs.datanode.volumes import Volume
+from twinfs.datanode.writing import WritingReplica
 
 BLOCK = BlockRef(block_id=BlockId(7), generation=GenerationStamp(3))
 
@@ -88,3 +89,22 @@ def test_a_volume_that_is_gone_when_the_node_registers_again_is_given_up(tmp_pat
     assert volumes[0].failure
     assert not volumes[1].failure
     store.close()
+
+
+def test_an_append_that_can_not_begin_leaves_no_file(
+    store: BlockStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk refused the first bytes of an append; its file stayed in `writing`, unknown until the next start."""
+    owner = object()
+    replica = store.begin(BLOCK, owner, 100)
+    replica.append(owner, 0, memoryview(b"whole"), digest_of(b"whole"))
+    store.finalize(replica, owner, durable=True)
+    later = BlockRef(block_id=BlockId(8), generation=GenerationStamp(4))
+
+    def full(*_: object) -> None:
+        raise DiskFull("no space left")
+
+    monkeypatch.setattr(WritingReplica, "open_existing", full)
+    with pytest.raises(DiskFull):
+        store.begin_from(later, owner, BLOCK, 5)
+    assert list((store.volumes[0].path / "writing").iterdir()) == []
