@@ -38,7 +38,7 @@ from .content import ContentReader
 from .session import Session
 
 MAX_DAG_BLOCKS = 10_000_000
-COLLECT_STEP = 500
+COLLECT_STEP = 128  # rows: a step is what others may have to wait for
 IMPORT_NODES_BYTES = 128 * 1024 * 1024  # of nodes that are kept to be put children first
 
 

@@ -39,6 +39,7 @@ from .store.base import MetadataStore, Transaction
 
 log = logging.getLogger(__name__)
 REAP_ROWS: Final = 500
+COLLECT_ROWS: Final = 128
 SCAN_BLOCKS: Final = 2_000
 SCAN_PAGES: Final = 400  # of IN_LIMIT blocks, in one run of the scan
 SYSTEM: Final = Caller("namenode", superuser=True)
@@ -257,7 +258,7 @@ class Jobs:
         """Content that nothing has held for long, in steps between which everybody else gets a turn."""
         if not await self.holds("collector"):
             return
-        request = Collect(grace_s=self._config.content_grace_s, limit=REAP_ROWS)
+        request = Collect(grace_s=self._config.content_grace_s, limit=COLLECT_ROWS)
         rules = WriteRules.of(self._config)
         while True:
             now_ms = self._clock.wall_ms()

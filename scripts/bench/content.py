@@ -200,7 +200,7 @@ async def _adds(store: MetadataStore) -> list[float]:
 async def _collect(store: MetadataStore, done: asyncio.Event) -> tuple[list[float], int]:
     """Collect until the adds are done: (milliseconds of each step, blocks that went)."""
     clock, took, blocks = SystemClock(), list[float](), 0
-    request = c.Collect(grace_s=60.0)
+    request = c.Collect(grace_s=60.0, limit=128)
     while not done.is_set():
         began_s = elapsed_timer()
         step = await store.run(
