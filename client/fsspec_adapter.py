@@ -34,10 +34,9 @@ from ..common.model import FileBlocks, FileStatus
 from ..common.runtime import SystemClock
 from . import ranges
 from .filesystem import FileSystem
-from .fsspec_files import FILE_OPTIONS, DfsAsyncFile, DfsFile
+from .fsspec_files import FILE_OPTIONS, DfsAsyncFile, DfsFile, close_at_end
 
 DEFAULT_PORT = 9870
-CLOSE_LIMIT_S = 5.0
 SETTINGS = frozenset(field.name for field in dataclasses.fields(ClientConfig))
 FSSPEC_OPTIONS = frozenset({"use_listings_cache", "listings_expiry_time", "max_paths"})
 
@@ -96,7 +95,7 @@ class DfsFileSystem(AsyncFileSystem):
         self._clients: weakref.WeakKeyDictionary[Any, FileSystem] = weakref.WeakKeyDictionary()
         self._given_up: list[object] = []
         if not asynchronous:
-            weakref.finalize(self, _close_at_end, os.getpid(), self._loop, self._clients)
+            weakref.finalize(self, close_at_end, os.getpid(), self._loop, self._clients)
 
     # --- addresses ---
 
@@ -598,12 +597,3 @@ class DfsFileSystem(AsyncFileSystem):
     checksum = _blocking("_checksum")
     created = _blocking("_created")
     modified = _blocking("_modified")
-
-
-def _close_at_end(pid: int, loop: Any, clients: weakref.WeakKeyDictionary[Any, FileSystem]) -> None:
-    """Close what an instance of fsspec's own loop left open, when the instance or the program ends."""
-    client = clients.pop(loop, None)
-    if client is None or pid != os.getpid() or not loop.is_running():
-        return
-    with contextlib.suppress(Exception):
-        asyncio.run_coroutine_threadsafe(client.close(), loop).result(CLOSE_LIMIT_S)

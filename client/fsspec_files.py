@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import os
 import tempfile
+import weakref
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +18,14 @@ from ..common.errors import DfsError
 from ..common.model import FileBlocks
 from ..common.runtime import new_uuid
 from .file_writer import FileWriter
+from .filesystem import FileSystem
 
 if TYPE_CHECKING:
     from .fsspec_adapter import DfsFileSystem
 
 FILE_OPTIONS = frozenset({"replication", "permissions", "file_block_size"})
 COPY_BYTES = 4 * CHUNK_BYTES
+CLOSE_LIMIT_S = 5.0
 
 
 class Upload:
@@ -303,3 +309,12 @@ class DfsAsyncFile(_DfsFileBase, AbstractAsyncStreamedFile):
 
     def __del__(self) -> None:
         """Nothing: an unclosed file can't be finished without its loop."""
+
+
+def close_at_end(pid: int, loop: Any, clients: weakref.WeakKeyDictionary[Any, FileSystem]) -> None:
+    """Close what an instance of fsspec's own loop left open, when the instance or the program ends."""
+    client = clients.pop(loop, None)
+    if client is None or pid != os.getpid() or not loop.is_running():
+        return
+    with contextlib.suppress(Exception):
+        asyncio.run_coroutine_threadsafe(client.close(), loop).result(CLOSE_LIMIT_S)
