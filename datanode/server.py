@@ -146,7 +146,6 @@ class DataNodeServer:
             self._runner.app.add_routes(routes)
         self._runner.app.add_routes(CidsApi(self.content).routes())
         self._runner.app.add_routes(Gateway(self.content, names=self._resolve_name).routes())
-        self._runner.app.add_routes(Gateway(self.content).routes())
         pages = WebApi(config, self._clock, page_keys=self._page_keys, facts=self._page_facts)
         self._runner.app.add_routes(pages.routes())
         self._webhdfs = WebHdfsApi(self._users, config.cors_origins)
