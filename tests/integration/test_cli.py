@@ -127,6 +127,7 @@ def test_stat(dfs: Dfs, fs: sync.FileSystem) -> None:
         "Modify: 2001-09-09 01:46:40 +0000",
         "Access: 2004-11-09 11:33:20 +0000",
         f" Inode: {status.inode_id}",
+        f"   CID: {dfs('cid', '/look/one').strip()}",
     ]
     assert "Copies" not in dfs("stat", "/look/sub")
     assert " Block: " in dfs("stat", "--blocks", "/look/sub/deep/big")
