@@ -136,7 +136,8 @@ def test_damage_is_found_and_nothing_is_restored(repository: Path, tmp_path: Pat
     found = list(backup.manifests(repository))
     pack = repository / "00000001.pack"
     content = bytearray(pack.read_bytes())
-    content[len(content) // 2] ^= 1
+    piece = found[0].pieces[0]
+    content[piece.offset + piece.length // 2] ^= 1
     pack.write_bytes(content)
     with pytest.raises(StoreDamaged, match=r"00000001\.pack"):
         backup.verify(repository, found[0])

@@ -215,7 +215,13 @@ async def test_the_same_content_is_stored_once(fs: FileSystem, dfs: Dfs) -> None
     ):
         answer = await asyncio.to_thread(dfs.run, *arguments)
         assert (answer.code, answer.err) == (0, "")
-    assert (await fs.report()).blocks == blocks
+    # Not more: what other tests deleted may go meanwhile.
+    assert (await fs.report()).blocks <= blocks
+    kept = [
+        [located.block.block_id for located in (await fs.locate(path)).blocks]
+        for path in ("/linked", "/dedup", "/linked-again", "/linked-small", "/dedup-small")
+    ]
+    assert kept[0] == kept[1] == kept[2] and kept[3] == kept[4]
     for path in ("/linked", "/dedup", "/linked-again"):
         assert await fs.read_bytes(path) == data
         assert str((await fs.content.cid(path)).cid) == cid
