@@ -18,7 +18,7 @@ from ...common.access import (
     rights_text,
 )
 from .attributes import trees
-from .support import Shell, json_option, print_json, shell_command, shown
+from .support import Shell, change_command, json_option, print_json, shell_command, shown
 
 _SHORT = {"u": "user", "g": "group", "m": "mask", "o": "other", "d": "default"}
 
@@ -92,7 +92,7 @@ def getfacl_command(shell: Shell, paths: tuple[str, ...], recursive: bool, as_js
             click.echo("\n".join(lines_of(found)) + "\n")
 
 
-@shell_command(name="setfacl")
+@change_command(name="setfacl")
 @click.option(
     "-m", "modify", metavar="ACL", help="Add entries or change them: u:bob:rx,d:g:dev:rwx."
 )

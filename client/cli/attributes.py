@@ -27,7 +27,7 @@ from ...common.messages import (
 from ...common.model import BlockId, FileStatus
 from ...common.runtime import SystemClock
 from .sizes import Size
-from .support import Shell, finish, json_option, print_json, shell_command, shown
+from .support import Shell, change_command, finish, json_option, print_json, shell_command, shown
 
 POLL_S = 0.2
 CLAUSE = re.compile(r"([ugoa]*)([-+=])([rwxXt]*|[ugo])")
@@ -69,7 +69,7 @@ def changed_mode(text: str, status: FileStatus) -> int:
     return mode
 
 
-@shell_command(name="chmod", context_settings={"ignore_unknown_options": True})
+@change_command(name="chmod", context_settings={"ignore_unknown_options": True})
 @click.argument("mode")
 @click.argument("paths", nargs=-1, required=True)
 @click.option("-R", "recursive", is_flag=True, help="All that is below, too.")
@@ -80,7 +80,7 @@ def chmod_command(shell: Shell, mode: str, paths: tuple[str, ...], recursive: bo
             shell.call("set_mode", SetMode(path=status.path, mode=changed_mode(mode, status)))
 
 
-@shell_command(name="chown")
+@change_command(name="chown")
 @click.argument("owner", metavar="[OWNER][:GROUP]")
 @click.argument("paths", nargs=-1, required=True)
 @click.option("-R", "recursive", is_flag=True, help="All that is below, too.")
@@ -96,7 +96,7 @@ def chown_command(shell: Shell, owner: str, paths: tuple[str, ...], recursive: b
             )
 
 
-@shell_command(name="setrep")
+@change_command(name="setrep")
 @click.argument("replication", type=click.IntRange(1, 512))
 @click.argument("paths", nargs=-1, required=True)
 @click.option("-w", "wait", is_flag=True, help="Until every block has just so many copies.")
@@ -120,10 +120,12 @@ def setrep_command(
         with shell.reporting("set the replication of", status.path):
             request = SetReplication(path=status.path, replication=replication)
             answer: ReplicationSet = shell.call("set_replication", request)
-            print(f"Replication {replication} set: {shown(status.path)}")
+            shell.say(f"Replication {replication} set: {shown(status.path)}")
             if answer.shared:
                 more = max(answer.shared.values())
-                print(f"  blocks that other files share keep {more} copies: {len(answer.shared)}")
+                shell.say(
+                    f"  blocks that other files share keep {more} copies: {len(answer.shared)}"
+                )
             changed[status.path] = answer.shared
     if not wait:
         return
@@ -212,13 +214,10 @@ def _xattr_list(shell: Shell, path: str, as_json: bool) -> None:
                 print(name)
 
 
-for _name, _function in (
-    ("get", _xattr_get),
-    ("set", _xattr_set),
-    ("rm", _xattr_rm),
-    ("list", _xattr_list),
-):
-    xattr_command.add_command(shell_command(name=_name)(_function))
+xattr_command.add_command(shell_command(name="get")(_xattr_get))
+xattr_command.add_command(change_command(name="set")(_xattr_set))
+xattr_command.add_command(change_command(name="rm")(_xattr_rm))
+xattr_command.add_command(shell_command(name="list")(_xattr_list))
 
 
 @click.group(name="quota")
@@ -273,8 +272,8 @@ def _quota_clear(shell: Shell, path: str) -> None:
 
 
 quota_command.add_command(shell_command(name="show")(_quota_show))
-quota_command.add_command(shell_command(name="set")(_quota_set))
-quota_command.add_command(shell_command(name="clear")(_quota_clear))
+quota_command.add_command(change_command(name="set")(_quota_set))
+quota_command.add_command(change_command(name="clear")(_quota_clear))
 
 
 @click.group(name="lease")
@@ -297,7 +296,7 @@ def _lease_recover(shell: Shell, paths: tuple[str, ...], timeout: float) -> None
                     raise TimedOut("its DataNodes have not agreed on the last block yet")
                 pause.wait(POLL_S)
                 closed = not finish(shell.stat(target)).under_construction
-            print(f"Closed: {shown(target)}")
+            shell.say(f"Closed: {shown(target)}")
 
 
-lease_command.add_command(shell_command(name="recover")(_lease_recover))
+lease_command.add_command(change_command(name="recover")(_lease_recover))

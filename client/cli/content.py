@@ -30,6 +30,7 @@ from .streams import StandardInput, detached, write_out
 from .support import (
     Refused,
     Shell,
+    change_command,
     check_text,
     json_option,
     print_json,
@@ -522,7 +523,7 @@ def getmerge_command(shell: Shell, paths: tuple[str, ...], newline: bool, force:
 # --- changing ----------------------------------------------------------------------------------
 
 
-@shell_command(name="append")
+@change_command(name="append")
 @click.argument("paths", nargs=-1, required=True)
 def append_command(shell: Shell, paths: tuple[str, ...]) -> None:
     """Add local SOURCES (- is standard input) to the end of the file DESTINATION, which is made if need be."""
@@ -554,11 +555,13 @@ def append_command(shell: Shell, paths: tuple[str, ...]) -> None:
                 with contextlib.suppress(DfsError):
                     await fs.recover_lease(path)
                 raise
+            if shell.tells:
+                print_json(writer.status)
 
     with_filesystem(shell, work)
 
 
-@shell_command(name="truncate")
+@change_command(name="truncate")
 @click.argument("paths", nargs=-1, required=True)
 @click.option(
     "-s", "--size", "size", type=Size(), required=True, help="Bytes to keep; also like 10M."
@@ -569,7 +572,9 @@ def truncate_command(shell: Shell, paths: tuple[str, ...], size: int) -> None:
     async def work(fs: Any) -> None:
         for path in paths:
             with shell.reporting("truncate", path):
-                await fs.truncate(shell.path(path), size)
+                status = await fs.truncate(shell.path(path), size)
+                if shell.tells:
+                    print_json(status)
 
     with_filesystem(shell, work)
 

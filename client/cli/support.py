@@ -26,6 +26,7 @@ from ...common.errors import (
 )
 from ...common.messages import GetServerInfo, ListDirectory, ServerInfo, Stat
 from ...common.model import FileStatus, Struct
+from ...common.operations import OPERATIONS
 from ..globs import glob, has_magic
 from ..http_namenode import HttpNameNode
 
@@ -63,6 +64,7 @@ class Shell:
         for url in self.config.namenode.split(","):
             check_url(url)
         self.failed = 0
+        self.tells = False  # print every change as JSON
         self._namenode: HttpNameNode | None = None
 
     @property
@@ -80,9 +82,12 @@ class Shell:
                 proxy=self.config.proxy,
             )
         try:
-            return self._namenode.call(operation, request)
+            answer = self._namenode.call(operation, request)
         except UnicodeEncodeError as error:
             raise InvalidRequest(f"{quoted(error.object)} can't be sent as text") from None
+        if self.tells and OPERATIONS[operation].writes:
+            print_json({"operation": operation, "request": request, "answer": answer})
+        return answer
 
     def close(self) -> None:
         if self._namenode is not None:
@@ -174,6 +179,11 @@ class Shell:
             if error.filename is None:
                 raise
             self.complain(f"cannot {verb} {quoted(what)}: {error.strerror}")
+
+    def say(self, text: str) -> None:
+        """A line for people; those who want JSON have been told."""
+        if not self.tells:
+            print(text)
 
     def complain(self, text: str, code: int = 1) -> None:
         sys.stdout.flush()
@@ -289,3 +299,18 @@ def shell_command(*args: Any, **attributes: Any) -> Callable[[Callable[..., Any]
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print JSON, one document a line."
 )
+
+
+def change_command(*args: Any, **attributes: Any) -> Callable[[Callable[..., Any]], click.Command]:
+    """As `shell_command`, for one that changes things and has little to say: with --json, a document for each change."""
+
+    def decorate(function: Callable[..., Any]) -> click.Command:
+        def run(shell: Shell, *, as_json: bool, **options: Any) -> None:
+            shell.tells = as_json
+            function(shell, **options)
+
+        run.__doc__ = function.__doc__
+        run.__click_params__ = list(getattr(function, "__click_params__", []))  # type: ignore[attr-defined]
+        return shell_command(*args, **attributes)(json_option(run))
+
+    return decorate

@@ -30,6 +30,7 @@ from ...common.runtime import SystemClock
 from .support import (
     Refused,
     Shell,
+    change_command,
     finish,
     json_option,
     print_json,
@@ -42,7 +43,7 @@ from .support import (
 MAX_TIME_S = 1e12
 
 
-@shell_command(name="mkdir")
+@change_command(name="mkdir")
 @click.argument("paths", nargs=-1, required=True)
 @click.option("-p", "parents", is_flag=True, help="Parents too, and no error if it is there.")
 @click.option("-m", "mode", default="755", help="Octal mode.")
@@ -74,7 +75,7 @@ def below(directory: str, name: str) -> str:
     return f"{directory.rstrip('/')}/{name}"
 
 
-@shell_command(name="mv")
+@change_command(name="mv")
 @click.argument("paths", nargs=-1, required=True)
 @click.option("-f", "force", is_flag=True, help="Replace files that are there.")
 def mv_command(shell: Shell, paths: tuple[str, ...], force: bool) -> None:
@@ -98,7 +99,7 @@ def _sources(paths: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
     return paths[:-1], paths[-1]
 
 
-@shell_command(name="cp")
+@change_command(name="cp")
 @click.argument("paths", nargs=-1, required=True)
 @click.option("-r", "-R", "recursive", is_flag=True, help="Directories with all that is in them.")
 @click.option("-f", "force", is_flag=True, help="Replace files that are there.")
@@ -184,7 +185,7 @@ def _to_remove(shell: Shell, paths: tuple[str, ...], force: bool) -> list[FileSt
     return found
 
 
-@shell_command(name="touch")
+@change_command(name="touch")
 @click.argument("paths", nargs=-1, required=True)
 @click.option("-c", "no_create", is_flag=True, help="Make no new files.")
 @click.option("-m", "only_mtime", is_flag=True, help="Only the time of modification.")
@@ -284,10 +285,10 @@ def _trash_restore(shell: Shell, paths: tuple[str, ...]) -> None:
             parent = goal.rpartition("/")[0] or "/"
             shell.call("mkdirs", Mkdirs(path=parent))
             shell.call("rename", Rename(source=source, destination=goal))
-            print(f"Restored: {shown(goal)}")
+            shell.say(f"Restored: {shown(goal)}")
 
 
-trash_command.add_command(shell_command(name="restore")(_trash_restore), "restore")
+trash_command.add_command(change_command(name="restore")(_trash_restore), "restore")
 
 
 def _trash_empty(shell: Shell) -> None:
@@ -295,4 +296,4 @@ def _trash_empty(shell: Shell) -> None:
     shell.call("delete", Delete(path=_trash(shell), recursive=True))
 
 
-trash_command.add_command(shell_command(name="empty")(_trash_empty), "empty")
+trash_command.add_command(change_command(name="empty")(_trash_empty), "empty")

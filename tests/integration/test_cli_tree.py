@@ -192,6 +192,36 @@ def test_rm_refuses(dfs: Dfs, fs: sync.FileSystem, at: str) -> None:
     assert fs.exists(f"{at}/b")
 
 
+def test_what_changes_things_tells_in_json_what_it_changed(dfs: Dfs, at: str) -> None:
+    """A document for each change; what fails is said on standard error as always."""
+    for command, operation in (
+        (("mkdir", f"{at}/d"), "mkdirs"),
+        (("touch", f"{at}/e"), "put_files"),
+        (("cp", f"{at}/e", f"{at}/f"), "copy"),
+        (("mv", f"{at}/f", f"{at}/g"), "rename"),
+        (("chmod", "600", f"{at}/g"), "set_mode"),
+        (("chown", "root", f"{at}/g"), "set_owner"),
+        (("setrep", "2", f"{at}/g"), "set_replication"),
+        (("setfacl", "-m", "user:eve:r--", f"{at}/g"), "modify_acl"),
+        (("xattr", "set", f"{at}/g", "user.a", "b"), "set_xattr"),
+        (("xattr", "rm", f"{at}/g", "user.a"), "remove_xattr"),
+        (("quota", "set", "--names", "10", f"{at}/d"), "set_quota"),
+        (("quota", "clear", f"{at}/d"), "set_quota"),
+    ):
+        *_, found = dfs.json(*command)
+        assert (found["operation"], bool(found["request"])) == (operation, True)
+    (moved,) = dfs.json("mv", f"{at}/g", f"{at}/h")
+    assert moved["request"]["source"] == f"{at}/g" and moved["answer"]["path"] == f"{at}/h"
+    (cut,) = dfs.json("truncate", "-s", "0", f"{at}/h")
+    assert (cut["path"], cut["length"]) == (f"{at}/h", 0)
+    (dfs.folder / "more").write_text("more")
+    (added,) = dfs.json("append", "more", f"{at}/h")
+    assert (added["path"], added["length"]) == (f"{at}/h", 4)
+    answer = dfs.run("mkdir", "--json", f"{at}/d", f"{at}/new")
+    assert answer.code == 1 and "File exists" in answer.err
+    assert answer.out.count("\n") == 1 and f"{at}/new" in answer.out
+
+
 # --- chmod, chown, setrep ---
 
 
