@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
-import os
+import struct
 import urllib.parse
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from ..common.checksum import DIGEST_BYTES
 from ..common.codec import error_of, from_json
 from ..common.errors import ConnectionLost, InvalidConfig, InvalidRequest, Unavailable
+from ..common.framing import FrameSocket
 from ..common.ipld.cid import Cid
 from ..common.messages import Failure
+from ..common.peering import ANSWER_HEAD, LEAVES_PROTOCOL
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
-PIECE_BYTES = 1024 * 1024
 
 
 class PeerClient:
@@ -122,34 +125,31 @@ class PeerClient:
         """
         total = sum(length for _, length in runs)
         connection = self._connection
+        headers = {**self._headers(), "Connection": "Upgrade", "Upgrade": LEAVES_PROTOCOL}
         try:
-            if connection.sock is None:
-                connection.connect()
-            connection.putrequest("POST", f"/v1/peer/leaves?hash={hash_name}")
-            for name, value in self._headers().items():
-                connection.putheader(name, value)
-            connection.putheader("Content-Length", str(total))
-            connection.endheaders()
-            out = connection.sock.fileno()
-            connection.sock.settimeout(None)  # sendfile on a blocking socket; the kernel waits
+            connection.request(
+                "POST", f"/v1/peer/leaves?hash={hash_name}&length={total}", headers=headers
+            )
+            self._answer().close()
+            sock, connection.sock = connection.sock, None  # it speaks no HTTP any more
+            connection.close()
+        except (OSError, http.client.HTTPException) as error:
+            raise self._failed(error) from None
+        with contextlib.closing(FrameSocket(sock, stall_timeout_s=self._timeout_s)) as line:
             try:
                 for offset, length in runs:
-                    _send_range(out, descriptor, offset, length)
-            finally:
-                connection.sock.settimeout(connection.timeout)
-            answer = json.loads(self._answer().read(MAX_ANSWER_BYTES))
-            return [bytes.fromhex(digest) for digest in answer["digests"]]
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            raise self._failed(error) from None
+                    line.send_file(descriptor, offset, length)
+            except ConnectionLost:
+                pass  # the peer ended it early: it says why
+            except OSError:
+                raise ConnectionLost("the file became shorter while it was read") from None
+            head = bytearray(struct.calcsize(ANSWER_HEAD))
+            line.receive_into(memoryview(head))
+            failed, size = struct.unpack(ANSWER_HEAD, head)
+            body = line.receive_body(min(size, MAX_ANSWER_BYTES))
+        if failed:
+            raise error_of(from_json(bytes(body), Failure))
+        return [bytes(body[at : at + DIGEST_BYTES]) for at in range(0, len(body), DIGEST_BYTES)]
 
     def close(self) -> None:
         self._connection.close()
-
-
-def _send_range(out: int, descriptor: int, offset: int, length: int) -> None:
-    while length:
-        sent = os.sendfile(out, descriptor, offset, min(length, 16 * PIECE_BYTES))
-        if sent == 0:
-            raise ConnectionLost("the file became shorter while it was read")
-        offset += sent
-        length -= sent

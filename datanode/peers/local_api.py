@@ -6,15 +6,17 @@ import asyncio
 import hmac
 import ipaddress
 import json
+import os
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 from aiohttp import web
 
-from ...common.checksum import CHUNK_BYTES
 from ...common.codec import failure_of, from_json, to_json
 from ...common.errors import (
+    ConnectionLost,
     DfsError,
     InvalidContent,
     InvalidRequest,
@@ -22,12 +24,12 @@ from ...common.errors import (
     RequestTooLarge,
     http_status,
 )
-from ...common.ipld import car, multihash
+from ...common.ipld import car
 from ...common.ipld.cid import Cid
 from ...common.model import MAX_BLOCK_BYTES, Struct
 from ...common.peerid import name_of, shown
-from ...common.peering import MAX_REPLICAS
-from ..cidstore import LocalWriter
+from ...common.peering import LEAVES_PROTOCOL, MAX_REPLICAS
+from . import leaves
 from .fetching import Progress
 
 if TYPE_CHECKING:
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 
 BATCH_BYTES = 4 * 1024 * 1024
 MAX_BODY_BYTES = 1024 * 1024
+SENDERS = 8  # connections whose leaves are taken at a time; more wait
+STALL_S = 60.0
 
 
 class PinRequest(Struct, frozen=True, kw_only=True):
@@ -69,6 +73,11 @@ class LocalApi:
     def __init__(self, service: PeerService, token: str) -> None:
         self._service = service
         self._token = token
+        self._threads = ThreadPoolExecutor(SENDERS, thread_name_prefix="leaves")
+
+    def close(self) -> None:
+        """Take no more; does not wait for clients that stall."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     def routes(self) -> list[web.RouteDef]:
         return [
@@ -229,47 +238,37 @@ class LocalApi:
             }
         )
 
-    async def take_leaves(self, request: web.Request) -> web.Response:
-        """Chunks of a file, whole ones but for the last, as one replica; the digests that were found, of ?hash=."""
-        length = request.content_length
-        if length is None or not 0 < length <= MAX_BLOCK_BYTES:
+    async def take_leaves(self, request: web.Request) -> web.StreamResponse:
+        """?length= bytes of whole chunks, the last may be shorter, as one replica: see `leaves.py`."""
+        if request.headers.get("Upgrade") != LEAVES_PROTOCOL:
+            raise InvalidRequest(f"leaves are sent after an upgrade to {LEAVES_PROTOCOL}")
+        text = request.query.get("length", "")
+        length = int(text) if text.isascii() and text.isdigit() and len(text) < 12 else 0
+        if not 0 < length <= MAX_BLOCK_BYTES:
             raise RequestTooLarge("leaves come up to 128 MiB at a time, with their length said")
-        code = multihash.NAMES.get(request.query.get("hash", "blake3"), -1)
-        if code not in (multihash.BLAKE3, multihash.SHA2_256):
-            raise InvalidRequest("leaves are hashed by blake3 or sha2-256")
-        content = self._service.content
-        writer = await content.run(content.cids.begin, length)
-        digests: list[bytes] = []
-        writing: asyncio.Future[bytes] | None = None
-        try:
-            left = length
-            while left:
-                # The next chunk comes in while the one before is hashed and written.
-                chunk = await request.content.readexactly(min(CHUNK_BYTES, left))
-                left -= len(chunk)
-                if writing is not None:
-                    digests.append(await writing)
-                writing = asyncio.ensure_future(content.run(_take, writer, chunk, code))
-            assert writing is not None
-            digests.append(await writing)
-            names = []
-            if code != multihash.BLAKE3:
-                names = [
-                    (
-                        bytes((code,)) + digest,
-                        n * CHUNK_BYTES,
-                        min(CHUNK_BYTES, length - n * CHUNK_BYTES),
-                    )
-                    for n, digest in enumerate(digests)
-                ]
-            await content.run(writer.finish, names)
-        except asyncio.IncompleteReadError:
-            raise InvalidRequest("the leaves end too early") from None
-        finally:
-            if writing is not None:
-                await asyncio.gather(writing, return_exceptions=True)
-            await content.run(writer.abandon)
-        return _json({"digests": [digest.hex() for digest in digests]})
+        code = leaves.hash_code(request.query.get("hash", "blake3"))
+        response = web.StreamResponse(
+            status=101, headers={"Connection": "Upgrade", "Upgrade": LEAVES_PROTOCOL}
+        )
+        response.force_close()
+        transport = request.transport
+        if transport is None or not isinstance(transport, asyncio.ReadTransport):
+            raise ConnectionLost("the client has gone")
+        transport.pause_reading()  # before it is told to send: what comes next is not HTTP
+        await response.prepare(request)
+        if response._payload_writer is not None:
+            response._payload_writer.send_headers()
+        descriptor = os.dup(transport.get_extra_info("socket").fileno())
+        await asyncio.get_running_loop().run_in_executor(
+            self._threads,
+            leaves.take,
+            self._service.content.cids,
+            descriptor,
+            length,
+            code,
+            STALL_S,
+        )
+        return response
 
     async def have(self, request: web.Request) -> web.Response:
         wanted = await self._body(request, HaveRequest)
@@ -307,13 +306,6 @@ class LocalApi:
         if len(path) > 1000:
             raise InvalidRequest("the path is too deep")
         return _json({"path": "/".join([f"/ipfs/{root}", *path]), "holds_s": holds_s})
-
-
-def _take(writer: LocalWriter, chunk: bytes, code: int) -> bytes:
-    """Write one chunk; its digest by the hash function *code*."""
-    digest = multihash.digest(code, chunk)[2:]
-    writer.write(memoryview(chunk), digest if code == multihash.BLAKE3 else b"")
-    return digest
 
 
 def _json(value: Any) -> web.Response:

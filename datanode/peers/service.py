@@ -80,10 +80,11 @@ class PeerService:
         if not await asyncio.to_thread(token_file.exists):
             await asyncio.to_thread(write_file, token_file, os.urandom(24).hex().encode())
         token = (await asyncio.to_thread(token_file.read_text)).strip()
+        self._local = LocalApi(self, token)
         return [
             *PeersApi(lambda: self.node).routes(),
             *RoutingApi(self).routes(),
-            *LocalApi(self, token).routes(),
+            *self._local.routes(),
         ]
 
     async def start(self, cluster: Finder | None = None) -> None:
@@ -212,6 +213,7 @@ class PeerService:
             await self.node.close()
             await self.exchange.close()
             self.fetcher.close()
+            self._local.close()
         await self._transport.close()
         await asyncio.to_thread(self._journal.close)
 

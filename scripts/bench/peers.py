@@ -73,9 +73,11 @@ def measure_add(settings: Settings) -> list[Figure]:
     firsts, agains, copies, hashes, smalls = [], [], [], [], []
     for _ in range(settings.runs):
         with peer(settings) as url:
+            bounds.use_memory(settings.folder, settings.large_bytes + 256 * MIB)
             copies.append(
                 bounds.copy_and_sync_s(large, settings.folder) + bounds.read_and_hash_s(large)
             )
+            bounds.use_memory(settings.folder, settings.large_bytes + 256 * MIB)
             firsts.append(add(settings, url, large))
             hashes.append(bounds.read_and_hash_s(large))
             agains.append(add(settings, url, large))
