@@ -25,9 +25,13 @@ KINDS: Final = {
     ".txt": "text/plain; charset=utf-8",
 }
 POLICY: Final = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'{nodes};"
-    " manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none';"
-    " require-trusted-types-for 'script'; trusted-types 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self';"
+    " worker-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none';"
+    " require-trusted-types-for 'script'; trusted-types twinfs-bytes"
+)
+# A worker has a policy of its own: it runs nothing but its one file, and may reach the DataNodes that there are.
+WORKER_POLICY: Final = (
+    "default-src 'none'; connect-src{nodes}; require-trusted-types-for 'script'; trusted-types 'none'"
 )
 SECURITY: Final = {
     "X-Content-Type-Options": "nosniff",
@@ -76,11 +80,17 @@ class Assets:
     async def _icon(self, request: web.Request) -> web.Response:
         return self._send(request, "icon.svg")
 
-    def page(self, request: web.Request, name: str, origins: Iterable[str] = ()) -> web.Response:
-        """A page that may talk to this server and to *origins*."""
+    def page(self, request: web.Request, name: str) -> web.Response:
+        """A page, that may talk to this server alone."""
+        response = self._send(request, name)
+        response.headers["Content-Security-Policy"] = POLICY
+        return response
+
+    def worker(self, request: web.Request, name: str, origins: Iterable[str]) -> web.Response:
+        """A worker's script, that may talk to *origins* alone."""
         response = self._send(request, name, fresh=True)
-        nodes = "".join(f" {origin}" for origin in origins if _is_origin(origin))
-        response.headers["Content-Security-Policy"] = POLICY.format(nodes=nodes)
+        nodes = "".join(f" {origin}" for origin in origins if _is_origin(origin)) or " 'none'"
+        response.headers["Content-Security-Policy"] = WORKER_POLICY.format(nodes=nodes)
         response.headers["Cache-Control"] = "no-store"  # the policy names whom there is now
         return response
 

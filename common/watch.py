@@ -82,7 +82,7 @@ class HistoryPoint(Struct, frozen=True, kw_only=True):
 class GetHistory(Struct, frozen=True, kw_only=True):
     """The charts' points: every ten seconds of the last hour, or every five minutes of the last day.
 
-    They are kept in the NameNode's memory, and begin anew when it restarts.
+    They outlive a restart of the NameNode, but for the last minute before a kill; the time it was away is a gap.
     """
 
     span: Literal["hour", "day"] = "hour"

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from ..common.metrics import Distribution
+from ..common.model import Struct
 from ..common.watch import History, HistoryPoint, Problem
 
 FINE_S: Final = 10.0
@@ -19,6 +20,8 @@ COARSE_S: Final = 300.0
 COARSE_POINTS: Final = 288
 DAY_S: Final = 86_400.0
 GROWTH_S: Final = 1_800.0  # a shorter time tells nothing of a day
+# So long after a start, problems that there were before it may be found again and count as the same ones.
+FOUND_AGAIN_MS: Final = 600_000
 # They wait on purpose, or are said by DataNodes: no client has them in its latency.
 NOT_CLIENTS: Final = frozenset(
     {
@@ -100,6 +103,14 @@ class _Ring:
             )
         )
 
+    def recent(self) -> list[HistoryPoint]:
+        """The points of the time that the ring is for: after a restart older ones may stand before a gap."""
+        if not self.points:
+            return []
+        limit_ms = self.interval_s * (self.points.maxlen or 0) * 1000
+        newest_ms = self.points[-1].time_ms
+        return [point for point in self.points if newest_ms - point.time_ms <= limit_ms]
+
 
 class Past:
     """The last moments, the last hour, the last day."""
@@ -119,11 +130,22 @@ class Past:
 
     def history(self, span: Literal["hour", "day"]) -> History:
         ring = self._fine if span == "hour" else self._coarse
-        return History(span=span, interval_s=ring.interval_s, points=list(ring.points))
+        return History(span=span, interval_s=ring.interval_s, points=ring.recent())
+
+    def keep(self) -> tuple[list[HistoryPoint], list[HistoryPoint]]:
+        """The points of the last hour and of the last day, for `take_back` after a restart."""
+        return list(self._fine.points), list(self._coarse.points)
+
+    def take_back(self, fine: Iterable[HistoryPoint], coarse: Iterable[HistoryPoint]) -> None:
+        """What `keep` gave before a restart. The time between is a gap."""
+        for ring, points in ((self._fine, fine), (self._coarse, coarse)):
+            since = list(ring.points)
+            ring.points.clear()
+            ring.points.extend([*points, *since])
 
     def growth_bytes_day(self) -> float | None:
         """How fast the space used grows, from the oldest to the newest point of the last day; None before there is half an hour."""
-        points = self._coarse.points if len(self._coarse.points) > 2 else self._fine.points
+        points = self._coarse.recent() if len(self._coarse.points) > 2 else self._fine.recent()
         # Before the nodes have all reported, the space used only seems to grow.
         known = [point for point in points if point.live_nodes == points[-1].live_nodes]
         passed_s = (known[-1].time_ms - known[0].time_ms) / 1000 if known else 0.0
@@ -164,6 +186,15 @@ class Hot:
         return [(path, round(weight * rate, 2)) for path, weight in found]
 
 
+class Kept(Struct, frozen=True, kw_only=True):
+    """Charts and the beginnings of problems, as written down (`keeping.py`). Fields may be added; unknown ones are ignored."""
+
+    saved_ms: int
+    fine: list[HistoryPoint] = []
+    coarse: list[HistoryPoint] = []
+    since_ms: dict[str, int] = {}  # of each problem that there was, by its code
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """A problem as it is now; `Diary` knows since when."""
@@ -180,11 +211,25 @@ class Diary:
 
     def __init__(self) -> None:
         self._since: dict[str, int] = {}
+        self._before: dict[str, int] = {}
+        self._until_ms = 0
+
+    def take_back(self, since_ms: Mapping[str, int], now_ms: int) -> None:
+        """Problems that there were before a restart: who is found again soon has been there since then."""
+        self._before, self._until_ms = dict(since_ms), now_ms + FOUND_AGAIN_MS
+
+    def keep(self) -> dict[str, int]:
+        """For `take_back`; what was not found again yet is kept, too."""
+        return {**self._before, **self._since}
 
     def step(self, findings: Iterable[Finding], now_ms: int) -> list[Problem]:
         """The problems, the gravest and oldest first. What is not found again is over."""
         found = {finding.code: finding for finding in findings}
-        self._since = {code: self._since.get(code, now_ms) for code in found}
+        if now_ms >= self._until_ms:
+            self._before = {}
+        self._since = {
+            code: self._since.get(code) or self._before.pop(code, now_ms) for code in found
+        }
         problems = [
             Problem(
                 code=finding.code,

@@ -22,7 +22,7 @@ from ..common.watch import (
 )
 from .census import Counting
 from .datanodes import DataNode, DataNodes
-from .history import Counters, Diary, Finding, Hot, Level, Pace, Past
+from .history import Counters, Diary, Finding, Hot, Kept, Level, Pace, Past
 from .metrics import OperationMetrics
 from .permissions import Caller
 from .replication import ReplicationMonitor
@@ -144,6 +144,17 @@ class Watcher:
             repair=self._monitor.waiting + self._monitor.copying,
             files=self._counting.last.files,
         )
+
+    # --- what outlives a restart (`keeping.py`) ---
+
+    def to_keep(self, now_ms: int) -> Kept:
+        self._diary.step(self._findings(), now_ms)
+        fine, coarse = self._past.keep()
+        return Kept(saved_ms=now_ms, fine=fine, coarse=coarse, since_ms=self._diary.keep())
+
+    def take_back(self, kept: Kept) -> None:
+        self._past.take_back(kept.fine, kept.coarse)
+        self._diary.take_back(kept.since_ms, self._clock.wall_ms())
 
     # --- what is wrong ---
 

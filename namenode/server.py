@@ -29,6 +29,7 @@ from .census import Counting
 from .datanodes import DataNodes
 from .dispatch import Dispatcher
 from .jobs import Jobs
+from .keeping import Keeping
 from .overview import Watcher
 from .pushing import Pushing
 from .replication import Limits, ReplicationMonitor
@@ -61,6 +62,7 @@ class NameNodeServer:
         self._events: EventsApi | None = None
         self._routing: RoutingApi | None = None
         self._webhdfs: WebHdfsApi | None = None
+        self._keeping: Keeping | None = None
         self._runner: web.AppRunner | None = None
         self._jobs: asyncio.Task[None] | None = None
         self._beside: list[asyncio.Task[None]] = []
@@ -150,6 +152,8 @@ class NameNodeServer:
             version=__version__,
             last_event=lambda: tail.last,
         )
+        self._keeping = Keeping(config, store, watcher, self._clock)
+        await self._keeping.load()
         self._web = WebApi(watcher, nodes, self._clock, page_key)
         dispatcher.hot = watcher.hot
         dispatcher.specials.update(
@@ -188,6 +192,7 @@ class NameNodeServer:
             asyncio.create_task(exposition.watch_loop(1.0), name="loop watch"),
             asyncio.create_task(counting.run(), name="census"),
             asyncio.create_task(watcher.run(), name="overview"),
+            asyncio.create_task(self._keeping.run(), name="keeping"),
             asyncio.create_task(pushing.run(), name="push"),
             asyncio.create_task(tail.run(told=not config.database), name="tail"),
         ]
@@ -211,6 +216,8 @@ class NameNodeServer:
             await self._runner.cleanup()
         if self._routing is not None:
             await self._routing.close()
+        if self._keeping is not None and self._beside:
+            await self._keeping.save()
         for task in [*self._beside, *([self._jobs] if self._jobs is not None else [])]:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):

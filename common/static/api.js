@@ -1,5 +1,7 @@
 // Talking to the NameNode, and to DataNodes for the bytes of files.
 
+import { get, put, setNodes } from "./link.js";
+
 export class ApiError extends Error {
   constructor(code, message) { super(message); this.code = code; }
 }
@@ -59,7 +61,8 @@ async function pageToken() {
 
 let gateways = [];
 export function setGateways(nodes) {
-  gateways = nodes.filter((node) => node.state === "live").map((node) => node.address.http);
+  setNodes(nodes.map((node) => node.address.http).filter(Boolean));
+  gateways = nodes.filter((node) => node.state === "live" && node.address.http).map((node) => node.address.http);
 }
 
 /** The URL of a file's bytes at some live DataNode; at one of *preferred* (HTTP addresses), if it can be. */
@@ -78,46 +81,52 @@ export async function gatewayUrl(path) {
   return `http://${gateways[Math.floor(Math.random() * gateways.length)]}${path}`;
 }
 
+/** What a DataNode said is wrong. */
+function refusal(status, text) {
+  try {
+    const found = JSON.parse(text);
+    if (found.message) return new ApiError(found.code || "error", found.message);
+  } catch { /* no JSON */ }
+  return new ApiError("error", `the DataNode answered ${status}`);
+}
+
 /** Bytes [start, end) of a file. */
 export async function readRange(path, start, end, options = {}) {
-  let last;
+  let last = "";
   for (let attempt = 0; attempt < 3; attempt += 1) {
     const url = await fileUrl(path, { ...options, attempt });
-    try {
-      const response = await fetch(url, { headers: { Range: `bytes=${start}-${end - 1}` }, signal: options.signal });
-      if (response.status === 416) return new ArrayBuffer(0);
-      if (!response.ok) throw await failure(response);
-      return await response.arrayBuffer();
-    } catch (error) {
-      if (error.name === "AbortError" || error instanceof ApiError) throw error;
-      last = error;
-    }
+    const answer = await get(url, { Range: `bytes=${start}-${end - 1}` }, options.signal);
+    if (answer.status === 416) return new ArrayBuffer(0);
+    if (answer.status >= 200 && answer.status < 300) return answer.body;
+    if (answer.status) throw refusal(answer.status, new TextDecoder().decode(answer.body));
+    last = answer.text;
   }
-  throw new ApiError("unavailable", `no DataNode could be reached (${last.message})`);
+  throw new ApiError("unavailable", `no DataNode could be reached (${last})`);
+}
+
+/** The bytes of a block, by its CID, from some live DataNode's gateway. */
+export async function readBlock(cid, signal) {
+  const answer = await get(await gatewayUrl(`/ipfs/${cid}?format=raw`), {}, signal);
+  if (answer.status === 200) return new Uint8Array(answer.body);
+  if (answer.status === 404) throw new ApiError("not-found", "This block is not in the cluster.");
+  throw new ApiError("unavailable", answer.status ? `The gateway answered ${answer.status}.` : `The gateway could not be reached (${answer.text}).`);
 }
 
 /** Send a File to *path*; it streams, and *progress* hears how many bytes have left. Returns {promise, cancel}. */
 export function upload(path, file, progress, { overwrite = false } = {}) {
-  const request = new XMLHttpRequest();
-  let cancelled = false;
+  let cancelled = false, stop = () => {};
   const promise = (async () => {
     const url = await fileUrl(path, { more: { overwrite: overwrite ? "true" : "false", size: String(file.size), mtime: String(file.lastModified || 0) } });
     if (cancelled) throw new ApiError("cancelled", "cancelled");
-    return new Promise((resolve, reject) => {
-      request.open("PUT", url);
-      request.upload.onprogress = (event) => progress(event.loaded);
-      request.onload = () => {
-        if (request.status < 300) { resolve(); return; }
-        let found = {};
-        try { found = JSON.parse(request.responseText); } catch { /* no JSON */ }
-        reject(new ApiError(found.code || "error", found.message || `the DataNode answered ${request.status}`));
-      };
-      request.onerror = () => reject(new ApiError("unavailable", "the connection to the DataNode broke"));
-      request.onabort = () => reject(new ApiError("cancelled", "cancelled"));
-      request.send(file);
-    });
+    const sending = put(url, file, progress);
+    stop = sending.stop;
+    const answer = await sending.promise;
+    if (answer.status >= 200 && answer.status < 300) return;
+    if (cancelled) throw new ApiError("cancelled", "cancelled");
+    if (!answer.status) throw new ApiError("unavailable", "the connection to the DataNode broke");
+    throw refusal(answer.status, answer.text);
   })();
-  return { promise, cancel: () => { cancelled = true; request.abort(); } };
+  return { promise, cancel: () => { cancelled = true; stop(); } };
 }
 
 /** A stream of server-sent events that comes back by itself. *on*: {event name: handler of its data}; *state* hears of the connection. */

@@ -1,6 +1,6 @@
 // The content side: a CID's DAG drawn, where its blocks are, pins, links to gateways.
 
-import { call, gatewayUrl } from "./api.js";
+import { call, gatewayUrl, readBlock } from "./api.js";
 import { ask, badge, h, icon, name, replace, toast } from "./dom.js";
 import { base64, decodePb, fileFacts, formatCid, parseCid } from "./cid.js";
 import { count, plural, size } from "./format.js";
@@ -39,8 +39,8 @@ export function content(main, state, hash) {
   }
 
   function draw(cid, path) {
-    const shown = formatCid(cid), link = h("span", {});
-    gatewayUrl(`/ipfs/${shown}`).then((url) => replace(link, h("a", { class: "button", href: url, rel: "noreferrer" }, "Open at a gateway")), () => {});
+    const shown = formatCid(cid), link = h("span", { class: "row" });
+    gatewayUrl(`/ipfs/${shown}`).then((url) => replace(link, h("a", { class: "button", href: url, rel: "noreferrer" }, "Open at a gateway"), copy(url, "Copy a gateway link")), () => {});
     const places = h("div", {}), dag = h("div", { class: "dag" });
     replace(found, h("section", { class: "card" },
       h("h2", {}, "CID ", path ? ["of ", name(path)] : ""), h("p", { class: "mono" }, h("bdi", {}, shown)),
@@ -69,10 +69,7 @@ export function content(main, state, hash) {
       loaded = true;
       replace(below, h("p", { class: "dim small" }, "Fetching…"));
       try {
-        const url = await gatewayUrl(`/ipfs/${shown}?format=raw`);
-        const response = await fetch(url, { signal: aborted.signal });
-        if (!response.ok) throw new Error(response.status === 404 ? "This block is not in the cluster." : `The gateway answered ${response.status}.`);
-        const data = new Uint8Array(await response.arrayBuffer());
+        const data = await readBlock(shown, aborted.signal);
         if (data.length > MAX_NODE_BYTES) throw new Error("This node is too large to be drawn.");
         const node = decodePb(data), about = fileFacts(node.data);
         replace(facts, ` ${about.kind}${about.size === null ? "" : `, ${size(about.size)}`}, ${plural(node.links.length, "link")}`);

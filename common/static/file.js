@@ -17,7 +17,7 @@ export function fileDetail(box, state, entry, { close, act }) {
   const closer = h("button", { type: "button", class: "quiet", "aria-label": "Close", onclick: close }, "×");
   replace(box, h("section", { class: "card", "aria-label": "File", onkeydown: (event) => { if (event.key === "Escape") close(); } },
     h("div", { class: "row apart" }, h("h2", { class: "grow" }, name(leafOf(entry.path))), closer),
-    h("div", { class: "row" }, button("Download", "download", "primary"), button("Rename…", "rename"), button("Permissions…", "permissions"), button("Trash", "trash")),
+    h("div", { class: "row" }, button("Download", "download", "primary"), button("Rename…", "rename"), button("Permissions…", "permissions"), h("a", { class: "button", href: `#/content/${encodeURIComponent(entry.path)}` }, "CID…"), button("Trash", "trash")),
     h("h3", {}, "Preview"), look, h("h3", {}, "Facts"), facts, h("h3", {}, "Where it is"), places));
   closer.focus();
   const fact = (label, ...value) => [h("dt", {}, label), h("dd", {}, ...value)];

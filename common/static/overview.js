@@ -62,7 +62,7 @@ export function overview(main, state) {
       tile("DataNodes alive", `${live} of ${found.nodes.length}`, h("div", { class: "dim small" }, plural(new Set(found.nodes.map((node) => node.address.rack)).size, "rack"), ", ", plural(found.nodes.reduce((sum, node) => sum + node.volumes.length, 0), "volume"))),
       tile("Files", counting ? "…" : count(found.files), h("div", { class: "dim small" }, counting ? "being counted" : `${plural(found.directories, "directory", "directories")}, ${plural(found.blocks, "block")}`)),
       tile("Calls per second", rate(found.now.calls_s), h("div", { class: "dim small" }, `p50 ${duration(found.now.p50_s)}, p99 ${duration(found.now.p99_s)}`), h("div", { class: "dim small" }, `${rate(found.now.errors_s)} errors per second`)),
-      tile("Traffic", `${size(found.now.received_bytes_s)}/s in`, h("div", { class: "value" }, `${size(found.now.sent_bytes_s)}/s out`)));
+      tile("Written", `${size(found.now.received_bytes_s)}/s`, h("div", { class: "label" }, "Read"), h("div", { class: "value" }, `${size(found.now.sent_bytes_s)}/s`)));
     const repair = found.repair, waiting = repair.by_copies.reduce((sum, value) => sum + value, 0);
     replace(below,
       h("section", { class: "card" }, h("h2", {}, "Repair"),

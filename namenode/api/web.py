@@ -20,7 +20,7 @@ from ..permissions import Caller
 
 log = logging.getLogger(__name__)
 MAX_PAGES = 200  # open dashboards
-MAX_ORIGINS = 200  # DataNodes that a page may talk to
+MAX_ORIGINS = 1_000  # DataNodes that a page may talk to: they are named in one header
 SEND_TIMEOUT_S = 30.0  # a browser that takes nothing for so long has gone
 
 
@@ -39,6 +39,7 @@ class WebApi:
     def routes(self) -> list[web.RouteDef]:
         return [
             web.get("/", self.front),
+            web.get("/bytes.js", self.bytes),
             *self._assets.routes(),
             web.get("/v1/live", self.live),
         ]
@@ -48,12 +49,13 @@ class WebApi:
         self._closing.set()
 
     async def front(self, request: web.Request) -> web.Response:
-        origins = [
-            f"http://{node.address.http}"
-            for node in self._nodes.all()
-            if self._nodes.state(node) != "dead" and node.address.http
-        ]
-        return self._assets.page(request, "index.html", origins[:MAX_ORIGINS])
+        return self._assets.page(request, "index.html")
+
+    async def bytes(self, request: web.Request) -> web.Response:
+        """The script through which pages reach DataNodes: all that are known, for the dead may come back while a page is open."""
+        living = sorted(self._nodes.all(), key=lambda node: self._nodes.state(node) == "dead")
+        origins = [f"http://{node.address.http}" for node in living if node.address.http]
+        return self._assets.worker(request, "bytes.js", origins[:MAX_ORIGINS])
 
     async def live(self, request: web.Request) -> web.StreamResponse:
         """Server-sent events: `overview` every two seconds. A page that is slow misses some, and sees the newest."""

@@ -71,7 +71,12 @@ def test_the_page_comes_with_a_strict_policy(cluster: Cluster) -> None:
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
     assert "require-trusted-types-for 'script'" in policy
-    assert f"http://{cluster.datanodes[0].facts['http']}" in policy
+    assert "connect-src 'self';" in policy
+    worker = ask(f"{cluster.url}/bytes.js").headers["content-security-policy"]
+    nodes = {f"http://{node.facts['http']}" for node in cluster.datanodes}
+    (reach,) = re.findall("connect-src([^;]*);", worker)
+    assert set(reach.split()) == nodes
+    assert "default-src 'none'" in worker
     for name in (
         "app.js",
         "style.css",
