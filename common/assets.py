@@ -30,9 +30,7 @@ POLICY: Final = (
     " require-trusted-types-for 'script'; trusted-types twinfs-bytes"
 )
 # A worker has a policy of its own: it runs nothing but its one file, and may reach the DataNodes that there are.
-WORKER_POLICY: Final = (
-    "default-src 'none'; connect-src{nodes}; require-trusted-types-for 'script'; trusted-types 'none'"
-)
+WORKER_POLICY: Final = "default-src 'none'; connect-src{nodes}; require-trusted-types-for 'script'; trusted-types 'none'"
 SECURITY: Final = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",

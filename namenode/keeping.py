@@ -10,7 +10,7 @@ import asyncio
 import base64
 import logging
 import zlib
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
@@ -18,7 +18,6 @@ from ..common.config import NameNodeConfig
 from ..common.errors import DfsError
 from ..common.runtime import Clock
 from .history import DAY_S, Kept
-from .overview import Watcher
 from .store.base import MetadataStore, Transaction
 
 log = logging.getLogger(__name__)
@@ -28,6 +27,14 @@ MAX_BYTES: Final = 4 * 1024 * 1024  # unpacked: many times what is ever written
 
 
 _decoder = msgspec.json.Decoder(Kept)
+
+
+class Watched(Protocol):
+    """Whose past it is: the `Watcher`."""
+
+    def to_keep(self, now_ms: int) -> Kept: ...
+
+    def take_back(self, kept: Kept) -> None: ...
 
 
 def pack(kept: Kept) -> str:
@@ -50,11 +57,11 @@ class Keeping:
     """Brings the history back at the start, and writes it down while the NameNode runs."""
 
     def __init__(
-        self, config: NameNodeConfig, store: MetadataStore, watcher: Watcher, clock: Clock
+        self, config: NameNodeConfig, store: MetadataStore, watched: Watched, clock: Clock
     ) -> None:
         self._row = f"{ROW} {config.host}:{config.port}" if config.database else ROW
         self._store = store
-        self._watcher = watcher
+        self._watched = watched
         self._clock = clock
 
     async def load(self) -> None:
@@ -62,7 +69,7 @@ class Keeping:
         try:
             row = await self._store.read(self._find)
             if row is not None:
-                self._watcher.take_back(unpack(row))
+                self._watched.take_back(unpack(row))
         except (DfsError, ValueError) as error:
             log.warning("the charts begin anew: %s", error)
 
@@ -75,7 +82,7 @@ class Keeping:
     async def save(self) -> None:
         """Once more before the end, too. What fails here is tried again in a minute, and holds up nobody."""
         try:
-            text = await asyncio.to_thread(pack, self._watcher.to_keep(self._clock.wall_ms()))
+            text = await asyncio.to_thread(pack, self._watched.to_keep(self._clock.wall_ms()))
             await self._store.run(lambda tx: self._put(tx, text))
         except DfsError as error:
             log.warning("the charts' history was not written down: %s", error.message)

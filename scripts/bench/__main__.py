@@ -24,6 +24,7 @@ GROUPS = {
     "questions": ("webhdfs", "measure_questions", "WebHDFS: GETFILESTATUS over 32 connections"),
     "command": ("metadata", "measure_command", "dfs ls as a process"),
     "namenode": ("scale", "measure", "a NameNode with a million files: memory, restart, paging"),
+    "dashboard": ("dashboard", "measure", "the dashboard in Chromium, a million files"),
     "peer": ("peers", "measure_add", "content added to a peer"),
     "gateway": ("peers", "measure_gateway", "raw blocks over HTTP"),
     "exchange": ("peers", "measure_exchange", "one DAG from four limited peers"),

@@ -40,7 +40,7 @@ def measure(settings: Settings) -> list[Figure]:
         _work(cluster, 0, settings)
         empty = resident_mib(namenode.pid)
         namenode.stop()
-        _fill(database, 0, settings.scale_files, big=True)
+        fill(database, 0, settings.scale_files, big=True)
         restarts = []
         for _ in range(settings.runs):
             restarts.append(_restart_s(cluster))
@@ -51,7 +51,7 @@ def measure(settings: Settings) -> list[Figure]:
         one = resident_mib(namenode.pid)
         blocked = [_longest_wait_ms(cluster) for _ in range(settings.runs)]
         namenode.stop()
-        _fill(database, settings.scale_files, settings.scale_files, big=False)
+        fill(database, settings.scale_files, settings.scale_files, big=False)
         namenode.start()
         _work(cluster, 2 * settings.scale_files, settings)
         two = resident_mib(namenode.pid)
@@ -67,7 +67,7 @@ def measure(settings: Settings) -> list[Figure]:
     ]
 
 
-def _fill(database: Path, first: int, count: int, *, big: bool) -> None:
+def fill(database: Path, first: int, count: int, *, big: bool) -> None:
     """Rows of closed files of one block in three copies, as `put_files` leaves them.
 
     Written past the NameNode, which is stopped, because a million calls would take minutes.
@@ -82,6 +82,7 @@ def _fill(database: Path, first: int, count: int, *, big: bool) -> None:
             " rack, admin_state, registered_ms) VALUES (?, ?, '127.0.0.1', ?, ?, '', '/r', 0, 0)",
             [(n, f"node-{n}", f"127.0.0.1:{n}", f"127.0.0.1:{n}") for n in range(1, COPIES + 1)],
         )
+        execute("UPDATE counters SET next = next + ? WHERE name = 'node'", (COPIES,))
     inode = (
         "INSERT INTO inodes (parent_id, name, inode_id, kind, mode, flags, replication, owner, grp,"
         " mtime_ms, atime_ms, length, block_size) VALUES (?, ?, ?, ?, ?, 0, ?, 'somebody',"
