@@ -24,6 +24,10 @@ GOOD: Final = 0
 BEING_WRITTEN: Final = 1
 TO_DELETE: Final = 2
 CORRUPT: Final = 3
+# Conditions on rows of `replicas` that few meet. Both halves are needed: only a statement that says `state <> 0` in so many words is
+# answered from the small index of such rows (replicas_attention), instead of from all replicas of a node, or of the cluster.
+IS_TO_DELETE: Final = f"state <> 0 AND state = {TO_DELETE}"
+IS_CORRUPT: Final = f"state <> 0 AND state = {CORRUPT}"
 IN_LIMIT: Final = 500  # values in one IN (...)
 
 

@@ -17,7 +17,7 @@ from ..common.errors import DfsError
 from ..common.metrics import gauge, gauges
 from ..common.model import NodeId
 from ..common.runtime import Clock, elapsed_timer
-from .blockmap import GOOD, TO_DELETE
+from .blockmap import GOOD, IS_TO_DELETE
 from .datanodes import DataNodes
 from .store.base import MetadataStore, Transaction
 from .store.sql import marks
@@ -96,9 +96,7 @@ class Counting:
             )
             await asyncio.sleep(PAUSE_S)
         row = await self._store.read(
-            lambda tx: tx.one(
-                f"SELECT COUNT(*) FROM replicas WHERE state <> 0 AND state = {TO_DELETE}"
-            )
+            lambda tx: tx.one(f"SELECT COUNT(*) FROM replicas WHERE {IS_TO_DELETE}")
         )
         self.last = replace(
             found, pending_deletion=row[0] if row else 0, counted_ms=self._clock.wall_ms()

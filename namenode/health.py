@@ -7,7 +7,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from ..common.admin import Check, CheckedBlock, CheckedFile, CheckedReplica, CheckPage
 from ..common.model import Block, BlockId, GenerationStamp, NodeId
-from .blockmap import BEING_WRITTEN, CORRUPT, GOOD, IN_LIMIT, TO_DELETE
+from .blockmap import BEING_WRITTEN, CORRUPT, GOOD, IN_LIMIT, IS_CORRUPT, IS_TO_DELETE, TO_DELETE
 from .datanodes import DataNodes
 from .namespace.walk import existing
 from .permissions import EXECUTE, READ, Caller, require
@@ -170,10 +170,10 @@ def loose(tx: Transaction) -> Loose:
     """What is in the tables beside files: replicas to be deleted, of no block, corrupt; blocks of no file."""
     counts = []
     for statement in (
-        f"SELECT COUNT(*) FROM replicas WHERE state = {TO_DELETE}",
+        f"SELECT COUNT(*) FROM replicas WHERE {IS_TO_DELETE}",
         f"SELECT COUNT(*) FROM replicas r WHERE r.state <> {TO_DELETE}"
         " AND NOT EXISTS (SELECT 1 FROM blocks b WHERE b.block_id = r.block_id)",
-        f"SELECT COUNT(*) FROM replicas WHERE state = {CORRUPT}",
+        f"SELECT COUNT(*) FROM replicas WHERE {IS_CORRUPT}",
         "SELECT COUNT(*) FROM blocks b WHERE b.refs <= 0",
     ):
         row = tx.one(statement)

@@ -21,7 +21,7 @@ from ..common.model import NodeId
 from ..common.runtime import Clock, format_time, new_uuid
 from . import audit, events, leases
 from .balancing import Balancing
-from .blockmap import CORRUPT, IN_LIMIT
+from .blockmap import IN_LIMIT, IS_CORRUPT
 from .contents import collect
 from .datanodes import DataNodes
 from .draining import Draining
@@ -340,9 +340,7 @@ def _page_of_blocks(tx: Transaction, *, after: int) -> list[BlockState]:
 
 def _with_damage(tx: Transaction) -> list[int]:
     """Blocks that have a damaged replica."""
-    rows = tx.all(
-        f"SELECT DISTINCT block_id FROM replicas WHERE state = {CORRUPT} LIMIT {SCAN_BLOCKS}"
-    )
+    rows = tx.all(f"SELECT DISTINCT block_id FROM replicas WHERE {IS_CORRUPT} LIMIT {SCAN_BLOCKS}")
     return [row[0] for row in rows]
 
 

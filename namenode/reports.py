@@ -35,7 +35,7 @@ from ..common.messages import (
 from ..common.model import BlockId, BlockRef, GenerationStamp, NodeAddress, NodeId
 from ..common.runtime import Clock
 from . import backup, leases
-from .blockmap import CORRUPT, GOOD, IN_LIMIT, TO_DELETE
+from .blockmap import CORRUPT, GOOD, IN_LIMIT, IS_TO_DELETE, TO_DELETE
 from .datanodes import DataNodes
 from .permissions import Caller
 from .replication import ReplicationMonitor
@@ -141,8 +141,8 @@ class Reports:
             return HeartbeatAnswer(commands=[], register_again=True)
         deletions = await self._store.read(
             lambda tx: tx.all(
-                "SELECT block_id, generation FROM replicas WHERE node_id = ? AND state = ? LIMIT ?",
-                (request.node_id, TO_DELETE, DELETIONS_PER_ANSWER),
+                f"SELECT block_id, generation FROM replicas WHERE node_id = ? AND {IS_TO_DELETE} LIMIT ?",
+                (request.node_id, DELETIONS_PER_ANSWER),
             )
         )
         if not node.commands and not deletions and request.wait_s > 0:
@@ -449,7 +449,7 @@ def _counts(tx: Transaction, alive: Sequence[NodeId]) -> tuple[int, ...]:
         " WHERE b.digest IS NOT NULL GROUP BY b.block_id, b.replication) counted",
         list(alive),
     )
-    deletions = tx.one(f"SELECT COUNT(*) FROM replicas WHERE state = {TO_DELETE}")
+    deletions = tx.one(f"SELECT COUNT(*) FROM replicas WHERE {IS_TO_DELETE}")
     assert row is not None
     assert deletions is not None
     return (kinds.get(2, 0), kinds.get(1, 0), int(row[0]), int(row[1]), int(row[2]), deletions[0])

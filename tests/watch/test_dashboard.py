@@ -25,6 +25,13 @@ PNG = bytes.fromhex(
 )
 HOSTILE = "<img src=x onerror=alert(1)> \u202egnp.\x07exe"
 
+QUICK = ("--heartbeat-interval-s", "0.5", "--stale-after-s", "1.5", "--dead-after-s", "3")
+DROP = """([name, length]) => {
+  const data = new DataTransfer();
+  data.items.add(new File(['x'.repeat(length)], name));
+  document.querySelector('.listing').dispatchEvent(new DragEvent('drop', {dataTransfer: data, bubbles: true, cancelable: true}));
+}"""
+
 
 @pytest.fixture
 def complaints() -> Iterator[Complaints]:
@@ -349,11 +356,7 @@ def test_a_node_dies_while_somebody_looks(
     tmp_path: Path, browser: Browser, complaints: Complaints
 ) -> None:
     """Within moments the page says which, and what is done about it; and that it is over, once it is."""
-    quick = (
-        *("--heartbeat-interval-s", "0.5", "--stale-after-s", "1.5", "--dead-after-s", "3"),
-        *("--replication", "2"),
-    )
-    with running(tmp_path, datanodes=3, namenode_options=quick) as small:
+    with running(tmp_path, datanodes=3, namenode_options=("--replication", "2", *QUICK)) as small:
         page = open_page(browser, complaints)
         page.goto(f"{small.url}/")
         expect(page.get_by_role("heading", level=1)).to_have_text("All is well")
@@ -369,6 +372,45 @@ def test_a_node_dies_while_somebody_looks(
         expect(page.locator("#connection")).to_have_text("not connected")
         small.namenode.restart()
         expect(page.locator("#connection")).to_have_text("live", timeout=60_000)
+        page.context.close()
+
+
+def test_a_new_datanode_is_used_without_reloading(
+    tmp_path: Path, browser: Browser, complaints: Complaints
+) -> None:
+    """An empty cluster is looked at; a node joins; then another takes its place: the page sends and fetches through each."""
+    with running(tmp_path, datanodes=0, namenode_options=("--replication", "1", *QUICK)) as small:
+        page = open_page(browser, complaints)
+        page.goto(f"{small.url}/")
+        expect(page.get_by_text("0 of 0")).to_be_visible()
+        shot(page, "empty")
+        page.get_by_role("link", name="Nodes").click()
+        expect(page.get_by_text("No DataNode has registered yet.")).to_be_visible()
+        page.get_by_role("link", name="Files").click()
+        expect(page.get_by_text("0 entries")).to_be_visible()
+        page.evaluate(DROP, ["before.txt", 7])
+        expect(page.locator(".upload .badge.bad")).to_have_count(1)
+        for number in (1, 2):
+            node = small.add_datanode()
+            small.wait_live(1)
+            page.get_by_role("link", name="Nodes").click()
+            expect(page.locator(".rack .node.live")).to_have_count(1)
+            page.get_by_role("link", name="Files").click()
+            page.evaluate(DROP, [f"sent{number}.txt", 7])
+            expect(page.locator(".upload .badge.good")).to_have_count(number)
+            page.get_by_text(f"sent{number}.txt", exact=True).click()
+            expect(page.locator(".preview pre")).to_have_text("xxxxxxx")
+            page.keyboard.press("Escape")
+            node.kill()
+            page.get_by_role("link", name="Nodes").click()
+            expect(page.locator(".rack .node.dead")).to_have_count(number)
+        shot(page, "sick-nodes")
+        page.get_by_role("link", name="Overview").click()
+        expect(page.get_by_text(re.compile("2 blocks have no good copy"))).to_be_visible(
+            timeout=60_000
+        )
+        shot(page, "sick")
+        assert page.evaluate(CONTRAST) == []
         page.context.close()
 
 
