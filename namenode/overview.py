@@ -168,14 +168,22 @@ class Watcher:
             yield Finding(
                 "safe-mode", "critical", f"Writes are refused: {reason}", "waiting for DataNodes"
             )
+        elif not self._level().live_nodes:
+            yield Finding(
+                "no-datanodes",
+                "critical" if self._counting.last.files else "warning",
+                "No DataNode is alive: nothing can be stored",
+                "start a DataNode that has this NameNode's address",
+            )
         for node in self._nodes.all():
             where, state = node.address.data, self._nodes.state(node)
             if state == "dead":
-                doing = (
-                    f"its blocks are being copied: {copying}"
-                    if queue
-                    else "all that can be copied has been copied"
-                )
+                if queue:
+                    doing = f"its blocks are being copied: {copying}"
+                elif self._counting.last.missing:
+                    doing = "what had copies elsewhere has been copied; bring it back for the rest"
+                else:
+                    doing = "what it held has been copied from other nodes"
                 yield Finding(
                     f"dead-{node.node_id}",
                     "warning",

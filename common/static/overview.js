@@ -66,7 +66,7 @@ export function overview(main, state) {
     const repair = found.repair, waiting = repair.by_copies.reduce((sum, value) => sum + value, 0);
     replace(below,
       h("section", { class: "card" }, h("h2", {}, "Repair"),
-        h("div", { class: "row" }, repair.waiting + repair.copying ? badge(`${count(repair.waiting)} waiting`, "warn") : badge("nothing to do", "good"), repair.copying ? badge(`${count(repair.copying)} being copied`) : null,
+        h("div", { class: "row" }, repair.waiting + repair.copying ? badge(`${count(repair.waiting)} waiting`, "warn") : found.missing ? badge("nothing that could be copied", "bad") : badge("nothing to do", "good"), repair.copying ? badge(`${count(repair.copying)} being copied`) : null,
           repair.done_s > 0 && repair.waiting + repair.copying ? h("span", { class: "dim" }, `${rate(repair.done_s)} blocks per second${repair.eta_s > 0 ? `, about ${duration(repair.eta_s)} left` : ""}`) : null),
         waiting ? h("table", {}, h("tbody", {}, repair.by_copies.map((value, level) => value ? h("tr", {}, h("th", { scope: "row" }, LEVELS[Math.min(level, 3)]), h("td", { class: "right" }, plural(value, "block")), h("td", {}, bar(value / waiting, level === 0 ? "bad" : level === 1 ? "warn" : ""))) : null))) : null,
         h("p", { class: "dim small" }, counting ? "Copies are being counted." : `${plural(found.under_replicated, "block")} with too few copies, ${count(found.missing)} with none, ${plural(found.pending_deletion, "copy", "copies")} to be deleted; counted ${ago(found.counted_ms)}.`)),

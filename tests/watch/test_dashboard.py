@@ -383,6 +383,7 @@ def test_a_new_datanode_is_used_without_reloading(
         page = open_page(browser, complaints)
         page.goto(f"{small.url}/")
         expect(page.get_by_text("0 of 0")).to_be_visible()
+        expect(page.get_by_text("No DataNode is alive")).to_be_visible()
         shot(page, "empty")
         page.get_by_role("link", name="Nodes").click()
         expect(page.get_by_text("No DataNode has registered yet.")).to_be_visible()
