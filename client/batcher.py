@@ -39,7 +39,6 @@ BATCH_FILES = 256
 BATCH_BYTES = 2 * 1024 * 1024
 ALLOCATED_AT_ONCE = 256
 IN_FLIGHT = 3
-ATTEMPTS = 4
 
 
 @dataclass(slots=True)
@@ -151,26 +150,22 @@ class SmallWriter:
 
     async def _put(self, files: list[SmallFile], replication: int) -> list[FileStatus | DfsError]:
         """Write the blocks, then commit; again with other nodes where a pipeline fails."""
-        excluded: list[NodeId] = []
-        last: DfsError = NotEnoughReplicas("no attempt was made")
         info = await self._session.info()
         needed = min(info.min_replicas, replication)
-        for _ in range(ATTEMPTS):
-            first, allocation = await self._ids(len(files), replication, excluded)
+        trials = self._session.placing.trials()
+        while True:
+            first, allocation = await self._ids(len(files), replication)
             try:
                 commits = await self._session.run(
                     self._write, files, first, allocation, allocation.nodes
                 )
             except PipelineBroken as error:
-                excluded += error.failed
                 self._free.clear()
-                last = error
+                await trials.failed(error, error.failed)
                 continue
             if len(commits[0].nodes) < needed:
-                held = set(commits[0].nodes)
-                excluded += [n.node_id for n in allocation.nodes if n.node_id not in held]
                 self._free.clear()
-                last = NotEnoughReplicas(f"only {len(held)} of {needed} nodes could store the data")
+                await trials.failed(*_too_few(commits[0], allocation, needed))
                 continue
             if len(commits[0].nodes) < len(allocation.nodes):
                 self._free.clear()  # a pipeline with a hole is not used again
@@ -178,8 +173,7 @@ class SmallWriter:
                 return await self._commit(files, commits)
             except LeaseLost as error:
                 self._free.clear()
-                last = error
-        raise last
+                await trials.failed(error)
 
     async def store(
         self, parts: Sequence[bytes], replication: int | None = None
@@ -190,27 +184,22 @@ class SmallWriter:
         needed = min(info.min_replicas, wanted)
         await self._session.keep_lease()
         files = [SmallFile(part, PutFile(path="")) for part in parts]
-        excluded: list[NodeId] = []
-        last: DfsError = NotEnoughReplicas("no attempt was made")
-        for _ in range(ATTEMPTS):
-            first, allocation = await self._ids(len(files), wanted, excluded)
+        trials = self._session.placing.trials()
+        while True:
+            first, allocation = await self._ids(len(files), wanted)
             try:
                 commits = await self._session.run(
                     self._write, files, first, allocation, allocation.nodes
                 )
             except PipelineBroken as error:
-                excluded += error.failed
                 self._free.clear()
-                last = error
+                await trials.failed(error, error.failed)
                 continue
-            held = set(commits[0].nodes)
-            if len(held) < len(allocation.nodes):
+            if len(commits[0].nodes) < len(allocation.nodes):
                 self._free.clear()  # a pipeline with a hole is not used again
-            if len(held) >= needed:
+            if len(commits[0].nodes) >= needed:
                 return commits
-            excluded += [n.node_id for n in allocation.nodes if n.node_id not in held]
-            last = NotEnoughReplicas(f"only {len(held)} of {needed} nodes could store the data")
-        raise last
+            await trials.failed(*_too_few(commits[0], allocation, needed))
 
     def _write(
         self,
@@ -280,10 +269,9 @@ class SmallWriter:
                 results.append(result.status)
         return results
 
-    async def _ids(
-        self, count: int, replication: int, excluded: list[NodeId]
-    ) -> tuple[int, Allocation]:
+    async def _ids(self, count: int, replication: int) -> tuple[int, Allocation]:
         """*count* neighbouring block ids and where they go; taken from what is left of earlier allocations."""
+        excluded = self._session.placing.excluded()
         free = self._free.setdefault(replication, [])
         for index, ids in enumerate(free):
             if any(node.node_id in excluded for node in ids.allocation.nodes):
@@ -293,9 +281,9 @@ class SmallWriter:
                 if ids.end - ids.next > count:
                     free.append(ids._replace(next=ids.next + count))
                 return ids.next, ids.allocation
-        allocation: Allocation = await self._session.namenode.call(
+        allocation: Allocation = await self._session.placing.call(
             "allocate",
-            Allocate(
+            lambda excluded: Allocate(
                 holder=self._session.holder,
                 count=max(count, ALLOCATED_AT_ONCE),
                 length=BATCH_BYTES // ALLOCATED_AT_ONCE,
@@ -308,6 +296,17 @@ class SmallWriter:
             free = self._free.setdefault(replication, [])
             free.append(_Ids(first + count, first + allocation.count, allocation))
         return first, allocation
+
+
+def _too_few(
+    commit: BlockCommit, allocation: Allocation, needed: int
+) -> tuple[NotEnoughReplicas, list[NodeId]]:
+    """For `Trials.failed`, where a pipeline stored its blocks on fewer nodes than *needed*."""
+    held = set(commit.nodes)
+    return (
+        NotEnoughReplicas(f"only {len(held)} of {needed} nodes could store the data"),
+        [node.node_id for node in allocation.nodes if node.node_id not in held],
+    )
 
 
 class SmallReader:

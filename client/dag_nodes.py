@@ -18,12 +18,10 @@ from ..common.messages import (
     BlockCommit,
     FileDag,
 )
-from ..common.model import BlockId, LocatedBlock, NodeId
+from ..common.model import BlockId, LocatedBlock
 from ..common.transfer import MAX_MANY_BYTES, ReadReady, ReplicaInfo, SmallBlock
 from .block_writer import PipelineBroken, write_many
 from .session import Session
-
-ATTEMPTS = 4
 
 
 def leaves_of(blocks: Sequence[tuple[int, bytes]]) -> list[Node]:
@@ -78,12 +76,11 @@ async def _write(
 ) -> list[BlockCommit]:
     info = await session.info()
     needed = min(info.min_replicas, replication or info.default_replication)
-    excluded: list[NodeId] = []
-    last: DfsError = PipelineFailed("no attempt was made")
-    for _ in range(ATTEMPTS):
-        allocation: Allocation = await session.namenode.call(
+    trials = session.placing.trials()
+    while True:
+        allocation: Allocation = await session.placing.call(
             "allocate",
-            Allocate(
+            lambda excluded: Allocate(
                 holder=session.holder,
                 count=len(parts),
                 length=max(len(part) for part in parts),
@@ -110,12 +107,13 @@ async def _write(
                 session.config.durability,
             )
         except PipelineBroken as error:
-            excluded += error.failed
-            last = error
+            await trials.failed(error, error.failed)
             continue
         if len(done.nodes) < needed:
-            excluded += [n.node_id for n in allocation.nodes if n.node_id not in done.nodes]
-            last = PipelineFailed(f"only {len(done.nodes)} of {needed} nodes could store the data")
+            await trials.failed(
+                PipelineFailed(f"only {len(done.nodes)} of {needed} nodes could store the data"),
+                [n.node_id for n in allocation.nodes if n.node_id not in done.nodes],
+            )
             continue
         return [
             BlockCommit(
@@ -127,7 +125,6 @@ async def _write(
             )
             for item in items
         ]
-    raise last
 
 
 async def chunk_digests(session: Session, located: LocatedBlock) -> bytes:

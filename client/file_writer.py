@@ -7,7 +7,7 @@ import logging
 from types import TracebackType
 
 from ..common.checksum import CHUNK_BYTES
-from ..common.errors import DfsError, InvalidRequest, NotEnoughDataNodes, PipelineFailed
+from ..common.errors import DfsError, InvalidRequest, PipelineFailed
 from ..common.messages import (
     AbandonBlock,
     AddBlock,
@@ -25,7 +25,6 @@ from .dag_nodes import file_dag
 from .session import Session
 
 log = logging.getLogger(__name__)
-ATTEMPTS = 5
 
 
 class FileWriter:
@@ -49,7 +48,6 @@ class FileWriter:
         self._needed = 1
         self._chunk = bytearray()
         self._finishing: list[asyncio.Task[BlockCommit]] = []
-        self._failed: list[NodeId] = []
         self._error: DfsError | None = None
         self.closed = False
 
@@ -158,14 +156,14 @@ class FileWriter:
 
     async def _add_block(self) -> TargetBlock:
         commits = await self._commits(wait=False)
-        target: TargetBlock = await self._session.namenode.call(
+        target: TargetBlock = await self._session.placing.call(
             "add_block",
-            AddBlock(
+            lambda excluded: AddBlock(
                 path=self._status.path,
                 inode_id=self._status.inode_id,
                 holder=self._session.holder,
                 commits=commits,
-                exclude=self._failed,
+                exclude=excluded,
             ),
         )
         return target
@@ -190,7 +188,7 @@ class FileWriter:
             if target.base is None:
                 return await self._other_block(target, error)
             return await self._recover(writer, error)
-        self._failed += self._left_out(writer)
+        self._session.placing.blame(self._left_out(writer))
         return writer
 
     @staticmethod
@@ -201,8 +199,9 @@ class FileWriter:
     async def _other_block(self, target: TargetBlock, error: PipelineBroken) -> BlockWriter:
         """Nothing was written yet, so another block on other nodes will do."""
         last = error
-        for _ in range(ATTEMPTS):
-            self._failed += last.failed
+        trials = self._session.placing.trials()
+        while True:
+            await trials.failed(PipelineFailed(f"{self.path}: {last.message}"), last.failed)
             await self._give_back(target)
             target = await self._add_block()
             writer = BlockWriter(self._session.pool, self._session.config, target)
@@ -214,7 +213,6 @@ class FileWriter:
             except PipelineBroken as again:
                 last = again
             writer.close()
-        raise PipelineFailed(f"{self.path}: {last.message}")
 
     async def _give_back(self, target: TargetBlock) -> None:
         """Take a block that holds nothing out of the file."""
@@ -230,40 +228,27 @@ class FileWriter:
     async def _recover(self, writer: BlockWriter, error: PipelineBroken) -> BlockWriter:
         """Go on with the nodes that are left, in a new generation, from what all of them have."""
         former, last = writer, error
-        for _ in range(ATTEMPTS):
+        trials = self._session.placing.trials()
+        # Those of the last pipeline that stood: they have what is acknowledged. *lost*: the ones that failed since.
+        holders = [node.node_id for node in writer.nodes]
+        lost: set[NodeId] = set()
+        while True:
             log.info("%s: the pipeline broke: %s", self.path, last.message)
             writer.close()
-            self._failed += [node for node in last.failed if node not in self._failed]
-            keep = [n.node_id for n in writer.target.nodes if n.node_id not in self._failed]
-            if not keep:
-                raise PipelineFailed(
-                    f"{self.path}: every node that had the block is lost: {last.message}"
-                )
-            update = UpdatePipeline(
-                inode_id=self._status.inode_id,
-                holder=self._session.holder,
-                block=writer.target.block,
-                length=writer.acked,
-                keep=keep,
-                exclude=self._failed,
-                extend=len(keep) < self._needed,
-            )
-            try:
-                target: TargetBlock = await self._session.namenode.call("update_pipeline", update)
-            except NotEnoughDataNodes:
-                # Some were blamed for what others did (a node that could not fetch from a dead one, say): they get another
-                # chance, and what is dead the NameNode will know soon.
-                lost = [n.node_id for n in writer.target.nodes if n.node_id not in keep]
-                if set(self._failed) <= set(lost):
-                    raise
-                self._failed = lost
-                continue
+            lost |= set(last.failed)
+            if lost.issuperset(holders):
+                # They can't be done without, and may have been slow only, or blamed for others.
+                lost.clear()
+            told = PipelineFailed(f"{self.path}: {last.message}")
+            await trials.failed(told, last.failed)
+            target = await self._update(writer, [node for node in holders if node not in lost])
             unacked, acked = list(writer.unacked), writer.acked
             former_base = writer.target.base
             target = _with_base(target, former_base, acked)
             writer = BlockWriter(self._session.pool, self._session.config, target, resume_at=acked)
             try:
                 await self._session.run(writer.open)
+                holders, lost = [node.node_id for node in writer.nodes], set()
                 await self._session.run(writer.resend, unacked)
             except PipelineBroken as again:
                 # What this pipeline acknowledged counts; what it did not is still to be sent.
@@ -278,11 +263,27 @@ class FileWriter:
             if self._writer is former:
                 self._writer = writer
             return writer
-        raise PipelineFailed(f"{self.path}: {last.message}")
+
+    async def _update(self, writer: BlockWriter, keep: list[NodeId]) -> TargetBlock:
+        """A new generation of the block, on *keep* and, where those are too few, on others."""
+        target: TargetBlock = await self._session.placing.call(
+            "update_pipeline",
+            lambda excluded: UpdatePipeline(
+                inode_id=self._status.inode_id,
+                holder=self._session.holder,
+                block=writer.target.block,
+                length=writer.acked,
+                keep=keep,
+                exclude=excluded,
+                extend=len(keep) < self._needed,
+            ),
+        )
+        return target
 
     async def _finish(self, writer: BlockWriter) -> BlockCommit:
         """Wait for the block to be finalized; recover its pipeline where that fails."""
-        for attempt in range(ATTEMPTS):
+        trials = self._session.placing.trials()
+        while True:
             try:
                 commit = await self._session.run(writer.finish)
                 if len(commit.nodes) >= self._needed:
@@ -291,10 +292,8 @@ class FileWriter:
                 lost = [n.node_id for n in writer.nodes if n.node_id not in commit.nodes]
                 raise PipelineBroken("too few nodes finalized the block", lost)
             except PipelineBroken as error:
-                if attempt == ATTEMPTS - 1:
-                    raise PipelineFailed(f"{self.path}: {error.message}") from None
+                await trials.failed(PipelineFailed(f"{self.path}: {error.message}"), error.failed)
                 writer = await self._recover(writer, error)
-        raise AssertionError("unreachable")
 
     # --- making it last ---
 
@@ -321,13 +320,13 @@ class FileWriter:
             writer = self._writer
             if writer is None:
                 return await self._sync(flags)
-            for attempt in range(ATTEMPTS):
+            trials = self._session.placing.trials()
+            while True:
                 try:
                     await self._session.run(writer.wait)
                     break
                 except PipelineBroken as error:
-                    if attempt == ATTEMPTS - 1:
-                        raise
+                    await trials.failed(error, error.failed)
                     writer = await self._recover(writer, error)
             await self._session.namenode.call(
                 "sync",

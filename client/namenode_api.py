@@ -19,7 +19,6 @@ from ..common.errors import (
     Busy,
     DfsError,
     InvalidRequest,
-    NotEnoughDataNodes,
     RequestTooLarge,
     SafeMode,
     ShuttingDown,
@@ -44,8 +43,8 @@ T = TypeVar("T")
 MAX_CALLS = 1_024  # in one frame
 MAX_FRAME_FILL = MAX_FRAME_BYTES // 2
 RETRY_BASE_S, RETRY_CAP_S = 0.05, 2.0
-# What a NameNode answers that will do later what it can't do now.
-RETRIED = (SafeMode, ShuttingDown, NotEnoughDataNodes, Busy, StoreConflict, StoreUnavailable)
+# What a NameNode answers that will do later what it can't do now. (NotEnoughDataNodes is `placing`'s: there another request helps.)
+RETRIED = (SafeMode, ShuttingDown, Busy, StoreConflict, StoreUnavailable)
 
 
 class NameNode(Protocol):
@@ -159,9 +158,7 @@ class RpcNameNode:
         return future
 
     async def _again(self, operation: str, request: Struct, call_id: int, error: DfsError) -> Any:
-        deadline_s = self._clock.monotonic_s() + (
-            self._retry_s if not isinstance(error, NotEnoughDataNodes) else self._retry_s / 6
-        )
+        deadline_s = self._clock.monotonic_s() + self._retry_s
         attempt = 0
         while True:
             delay_s = backoff_s(attempt, self._rng, base_s=0.1, cap_s=RETRY_CAP_S)

@@ -17,6 +17,7 @@ from ..common.runtime import Clock, SystemClock, new_uuid, system_random
 from .block_reader import BlockReader
 from .datanode_api import ConnectionPool
 from .namenode_api import RpcNameNode
+from .placing import Placing
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -47,6 +48,9 @@ class Session:
             proxy=config.proxy,
             clock=self.clock,
             rng=self.rng,
+        )
+        self.placing = Placing(
+            self.namenode, retry_s=config.retry_s, clock=self.clock, rng=self.rng
         )
         self.pool = ConnectionPool(config)
         self.blocks = BlockReader(self.pool, self._report_bad)

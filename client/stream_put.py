@@ -71,14 +71,14 @@ class StreamPut(FileWriter):
         if len(self._allocated) >= MAX_BLOCKS:
             raise InvalidRequest(f"a file put in one step may have {MAX_BLOCKS} blocks")
         self._done += await self._commits(wait=False)
-        allocation: Allocation = await self._session.namenode.call(
+        allocation: Allocation = await self._session.placing.call(
             "allocate",
-            Allocate(
+            lambda excluded: Allocate(
                 holder=self._session.holder,
                 count=1,
                 length=self._block_size,
                 replication=self._status.replication,
-                exclude=self._failed,
+                exclude=excluded,
             ),
         )
         block_id = allocation.first_block_id
@@ -152,13 +152,13 @@ class StreamAppend(FileWriter):
         self._count += 1
         if self._count > MAX_APPENDED_BLOCKS:
             raise InvalidRequest(f"one append may add {MAX_APPENDED_BLOCKS} blocks")
-        target: TargetBlock = await self._session.namenode.call(
+        target: TargetBlock = await self._session.placing.call(
             "add_block",
-            AddBlock(
+            lambda excluded: AddBlock(
                 path=self._status.path,
                 inode_id=self._status.inode_id,
                 holder=self._session.holder,
-                exclude=self._failed,
+                exclude=excluded,
             ),
         )
         return target

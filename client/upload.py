@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from ..common.checksum import CHUNK_BYTES
 from ..common.codec import error_of
-from ..common.errors import DfsError, LeaseLost, PipelineFailed
+from ..common.errors import LeaseLost
 from ..common.messages import (
     Allocate,
     Allocation,
@@ -16,13 +16,12 @@ from ..common.messages import (
     PutFiles,
     StatusList,
 )
-from ..common.model import BlockRef, FileStatus, NodeId, TargetBlock
+from ..common.model import BlockRef, FileStatus, TargetBlock
 from ..common.transfer import Flag
 from .block_writer import BlockWriter, PipelineBroken
 from .dag_nodes import file_dag
 from .session import Session
 
-ATTEMPTS = 4
 ReadAt = Callable[[int, int], bytes | memoryview]  # (offset, size) -> exactly that many bytes
 Progress = Callable[
     [int], None
@@ -105,12 +104,11 @@ async def _block(
 ) -> tuple[BlockCommit, bytes]:
     info = await session.info()
     needed = min(info.min_replicas, replication or info.default_replication)
-    excluded: list[NodeId] = []
-    last: DfsError = PipelineFailed("no attempt was made")
-    for _ in range(ATTEMPTS):
-        allocation: Allocation = await session.namenode.call(
+    trials = session.placing.trials()
+    while True:
+        allocation: Allocation = await session.placing.call(
             "allocate",
-            Allocate(
+            lambda excluded: Allocate(
                 holder=session.holder,
                 count=1,
                 length=size,
@@ -131,12 +129,9 @@ async def _block(
                 _send, session, allocation, read_at, offset, size, needed, moved
             )
         except (PipelineBroken, LeaseLost) as error:
-            if isinstance(error, PipelineBroken):
-                excluded += error.failed
             if progress is not None:
                 progress(-sent)
-            last = error
-    raise last
+            await trials.failed(error, error.failed if isinstance(error, PipelineBroken) else ())
 
 
 def _send(

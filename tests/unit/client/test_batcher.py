@@ -6,6 +6,7 @@ Method: a made-up NameNode and made-up pipelines, no sockets; the batcher can't 
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
@@ -13,8 +14,9 @@ from typing import Any, cast
 import pytest
 
 from twinfs.client import batcher
-from twinfs.client.batcher import ATTEMPTS, BATCH_BYTES, BATCH_FILES, IN_FLIGHT, SmallFile
+from twinfs.client.batcher import BATCH_BYTES, BATCH_FILES, IN_FLIGHT, SmallFile
 from twinfs.client.block_writer import PipelineBroken
+from twinfs.client.placing import ATTEMPTS, Placing
 from twinfs.client.session import Session
 from twinfs.common.checksum import digest_of
 from twinfs.common.errors import (
@@ -47,6 +49,7 @@ from twinfs.common.model import (
     NodeAddress,
     NodeId,
 )
+from twinfs.common.runtime import Clock
 from twinfs.common.transfer import SmallBlock, WriteManyDone
 
 
@@ -92,6 +95,16 @@ class Cluster:
         self.pool = None
         self.holder = "me"
         self.config = SimpleNamespace(durability="synced")
+        self.slept_s = 0.0
+        self.placing = Placing(
+            self, retry_s=30.0, clock=cast(Clock, self), rng=random.Random(1), sleep=self.sleep
+        )
+
+    def monotonic_s(self) -> float:
+        return self.slept_s
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept_s += seconds
 
     @property
     def session(self) -> Session:
@@ -305,12 +318,13 @@ async def test_nodes_that_dropped_out_are_replaced_when_too_few_are_left(cluster
     assert files["/one"].blocks[0].nodes == [1, 4]
 
 
-async def test_after_some_attempts_the_error_is_told(cluster: Cluster) -> None:
+async def test_after_the_retry_time_the_error_is_told(cluster: Cluster) -> None:
     writer = batcher.SmallWriter(cluster.session)
     cluster.lost = {NodeId(number) for number in range(2, 20)}
     with pytest.raises(NotEnoughReplicas, match="only 1 of 2"):
         await writer.put(small("/f"))
-    assert len(cluster.allocations) == ATTEMPTS
+    assert ATTEMPTS < len(cluster.allocations) < 100
+    assert cluster.slept_s >= 30.0
     assert cluster.puts == []
 
 
