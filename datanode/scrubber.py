@@ -73,10 +73,10 @@ class Pass(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, ended_ms=now_ms, after=-1)
 
 
-def load(volume: Volume) -> Pass:
-    """What was written down; from the beginning if that can't be read."""
+def read_pass(folder: Path) -> Pass:
+    """What was written down on a volume; from the beginning if that can't be read."""
     try:
-        return msgspec.json.decode((volume.path / "scrub.json").read_bytes(), type=Pass)
+        return msgspec.json.decode((folder / "scrub.json").read_bytes(), type=Pass)
     except (OSError, msgspec.DecodeError):
         return Pass()
 
@@ -157,7 +157,7 @@ class Scrubber:
         key = volume.volume_id
         state = self.passes.get(key)
         if state is None:
-            state = self.passes[key] = await self._in_thread(lambda: load(volume))
+            state = self.passes[key] = await self._in_thread(lambda: read_pass(volume.path))
         now_ms = self._clock.wall_ms()
         ordered = self._wanted.get(key)
         if ordered is not None:

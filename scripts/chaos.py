@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from scripts.checker import audit
 from scripts.checker.history import Recorder
 from scripts.checker.verdict import Verdict, judge
-from scripts.faults import facts
+from scripts.faults import facts, scrub
 from scripts.faults.local import LocalFaultyCluster
 from scripts.faults.nemesis import Nemesis
 from scripts.faults.schedule import KINDS, ROUND_S, Fault, schedule
@@ -37,6 +37,7 @@ from twinfs.common.runtime import SystemClock
 
 HEAL_LIMIT_S = 240.0
 SETTLE_LIMIT_S = 120.0
+SCRUB_LIMIT_S = 90.0
 RETRY_S = 60.0
 
 
@@ -163,11 +164,21 @@ class Run:
         await asyncio.sleep(max(0.0, began_s + ROUND_S - self._clock.monotonic_s()))
         await asyncio.to_thread(self._cluster.heal)
         self._say("all faults are taken back")
+        if any(fault.kind == "damage-index" for fault in faults):
+            # Nobody meets all of an index by reading files: that is the scrubber's work, and the next round may hit other nodes.
+            await self._scrub()
         await self._report_damage()
         # New blocks would be short of copies for a moment, again and again.
         self._shared.going.clear()
         await self._whole()
         self._shared.going.set()
+
+    async def _scrub(self) -> None:
+        late = await asyncio.to_thread(
+            scrub.everything, self._cluster, self._cluster.url, limit_s=SCRUB_LIMIT_S
+        )
+        self._say("everything is scrubbed")
+        self._complaints += [f"the scrubber did not get through {volume}" for volume in late]
 
     async def _report_damage(self) -> None:
         """Tell the NameNode of damaged replicas that no reader happened to meet, as one who met them would."""

@@ -37,11 +37,13 @@ class Facts:
     replicas: Mapping[int, Mapping[int, Replica]]  # node id -> block id -> replica
     open_files: Sequence[str] = ()
     nodes: int = 0
+    unreadable: Sequence[str] = ()  # volumes whose index can't be read
 
 
 def check(facts: Facts) -> list[str]:
     """Sentences about what is not as it should be."""
     wrong = [f"{path} is still open for writing" for path in facts.open_files]
+    wrong += [f"the index of {volume}" for volume in facts.unreadable]
     holders: dict[int, set[int]] = {block_id: set() for block_id in facts.blocks}
     for node, replicas in sorted(facts.replicas.items()):
         for block_id, replica in sorted(replicas.items()):
@@ -81,6 +83,7 @@ def to_json(facts: Facts) -> dict[str, Any]:
     return {
         "nodes": facts.nodes,
         "open_files": list(facts.open_files),
+        "unreadable": list(facts.unreadable),
         "blocks": {
             str(block_id): [b.generation, b.length, b.digest, b.wanted, list(b.holders)]
             for block_id, b in facts.blocks.items()
@@ -99,6 +102,7 @@ def from_json(data: Mapping[str, Any]) -> Facts:
     return Facts(
         nodes=data["nodes"],
         open_files=data["open_files"],
+        unreadable=data.get("unreadable", ()),
         blocks={
             int(block_id): Block(g, length, digest, wanted, tuple(holders))
             for block_id, (g, length, digest, wanted, holders) in data["blocks"].items()

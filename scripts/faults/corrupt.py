@@ -39,6 +39,8 @@ def places(target: Target) -> list[Place]:
             rows = connection.execute(
                 "SELECT block_id, generation, length, inline FROM replicas ORDER BY block_id"
             ).fetchall()
+        except sqlite3.Error as error:
+            raise CantBreak(f"the index of {volume} can't be read: {error}") from None
         finally:
             connection.close()
         for block_id, generation, length, inline in rows:
@@ -72,12 +74,16 @@ def _edit_inline(place: Place, edit) -> None:  # type: ignore[no-untyped-def]
     connection = sqlite3.connect(place.volume / "index.db", timeout=30.0)
     try:
         with connection:
-            (data,) = connection.execute(
+            row = connection.execute(
                 "SELECT data FROM small WHERE block_id = ?", (place.block_id,)
             ).fetchone()
+            if row is None:
+                raise CantBreak(f"block {place.block_id} is gone meanwhile")
             connection.execute(
-                "UPDATE small SET data = ? WHERE block_id = ?", (edit(data), place.block_id)
+                "UPDATE small SET data = ? WHERE block_id = ?", (edit(row[0]), place.block_id)
             )
+    except sqlite3.Error as error:
+        raise CantBreak(f"the index of {place.volume} can't be written: {error}") from None
     finally:
         connection.close()
 

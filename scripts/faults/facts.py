@@ -19,14 +19,25 @@ def gather(cluster: Cluster) -> Facts:
     """Of a cluster at rest; its processes may run."""
     blocks, open_files = _namespace(cluster.target("namenode"))
     replicas: dict[int, dict[int, Replica]] = {}
+    unreadable: list[str] = []
     for name in cluster.names:
         if name != "namenode":
             for volume in cluster.target(name).volumes:
                 if not (volume / "VERSION").exists():
                     continue  # deleted
-                node, found = _volume(volume)
-                replicas.setdefault(node, {}).update(found)
-    return Facts(blocks=blocks, replicas=replicas, open_files=open_files, nodes=len(replicas))
+                node = int(json.loads((volume / "VERSION").read_text())["node_id"])
+                known = replicas.setdefault(node, {})
+                try:
+                    known.update(_volume(volume))
+                except sqlite3.Error as error:  # damaged, or just being made anew
+                    unreadable.append(f"{name}/{volume.name} can't be read: {error}")
+    return Facts(
+        blocks=blocks,
+        replicas=replicas,
+        open_files=open_files,
+        nodes=len(replicas),
+        unreadable=unreadable,
+    )
 
 
 def _read_only(file: Path) -> sqlite3.Connection:
@@ -58,9 +69,8 @@ def _namespace(namenode: Target) -> tuple[dict[int, Block], list[str]]:
     return blocks, opened
 
 
-def _volume(volume: Path) -> tuple[int, dict[int, Replica]]:
-    """(the node's id, what lies on the volume, hashed anew)."""
-    node = int(json.loads((volume / "VERSION").read_text())["node_id"])
+def _volume(volume: Path) -> dict[int, Replica]:
+    """What lies on the volume, hashed anew."""
     found: dict[int, Replica] = {}
     recorded: set[str] = set()
     with closing(_read_only(volume / "index.db")) as connection:
@@ -85,7 +95,7 @@ def _volume(volume: Path) -> tuple[int, dict[int, Replica]]:
             with suppress(FileNotFoundError):  # published or deleted meanwhile
                 known = Replica(int(generation), file.stat().st_size, "", False)
                 found.setdefault(int(block_id), known)
-    return node, found
+    return found
 
 
 def _file(path: Path) -> tuple[int, str]:
