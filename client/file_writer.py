@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from concurrent.futures import Executor
 from types import TracebackType
+from typing import Protocol
 
 from ..common.checksum import CHUNK_BYTES
 from ..common.errors import DfsError, InvalidRequest, PipelineFailed
@@ -25,6 +27,19 @@ from .dag_nodes import file_dag
 from .session import Session
 
 log = logging.getLogger(__name__)
+
+
+class Source(Protocol):
+    """Bytes that come from somewhere; used by one thread at a time."""
+
+    def more(self) -> bool:
+        """Whether `take` will give something. Waits for it."""
+
+    def take(self, limit: int) -> memoryview:
+        """The next bytes, at most *limit*; none at the end. They stay as they are until `settle` lets go of them."""
+
+    def settle(self, needed: int) -> None:
+        """Of what was taken, only the last *needed* bytes must still stay as they are."""
 
 
 class FileWriter:
@@ -133,12 +148,53 @@ class FileWriter:
         except PipelineBroken as error:
             writer = await self._recover(writer, error)
         if full:
-            self._writer = None
-            self._finishing.append(
-                asyncio.create_task(self._finish(writer), name=f"finish {self.path}")
-            )
-            if len(self._finishing) > self._session.config.parallel_blocks:
-                await asyncio.wait([self._finishing[0]])
+            await self._begin_finish(writer)
+
+    async def _begin_finish(self, writer: BlockWriter) -> None:
+        """The block is full: have it finalized while the next one is written, a few at once."""
+        self._writer = None
+        self._finishing.append(
+            asyncio.create_task(self._finish(writer), name=f"finish {self.path}")
+        )
+        if len(self._finishing) > self._session.config.parallel_blocks:
+            await asyncio.wait([self._finishing[0]])
+
+    async def write_from(self, source: Source, threads: Executor) -> None:
+        """Take all that comes from *source*; one of *threads* moves the bytes, and the loop is asked once a block only.
+
+        What was given to `write` before must end where a chunk of the file ends.
+        """
+        self._require_open()
+        if self._chunk:
+            raise InvalidRequest("write_from can't begin within a chunk that is not written yet")
+        loop = asyncio.get_running_loop()
+        try:
+            while await loop.run_in_executor(threads, source.more):
+                writer = await self._current()
+                try:
+                    await loop.run_in_executor(threads, self._fill, writer, source)
+                except PipelineBroken as error:
+                    writer = await self._recover(writer, error)
+                if writer.length >= self._block_size:
+                    await self._begin_finish(writer)
+        except DfsError as error:
+            self._error = error
+            raise
+
+    def _fill(self, writer: BlockWriter, source: Source) -> None:
+        """Send what comes until the block is full, or nothing comes any more; in a thread."""
+        while (room := self._block_size - writer.length) > 0:
+            piece = source.take(min(room, CHUNK_BYTES - writer.length % CHUNK_BYTES))
+            if not piece:
+                return
+            self._position += len(piece)
+            writer.send(piece, Flag.LAST if len(piece) == room else Flag.NONE)
+            source.settle(writer.length - writer.acked)
+
+    @property
+    def chunk_room(self) -> int:
+        """Bytes to the end of the chunk of the file that is written next."""
+        return self._room() - len(self._chunk)
 
     # --- blocks ---
 
@@ -164,6 +220,7 @@ class FileWriter:
                 holder=self._session.holder,
                 commits=commits,
                 exclude=excluded,
+                near=self._session.near,
             ),
         )
         return target
@@ -178,7 +235,7 @@ class FileWriter:
         return commits
 
     async def _open_pipeline(self, target: TargetBlock) -> BlockWriter:
-        writer = BlockWriter(self._session.pool, self._session.config, target)
+        writer = self._session.writer(target)
         try:
             await self._session.run(writer.open)
             if len(writer.nodes) < self._needed:
@@ -204,7 +261,7 @@ class FileWriter:
             await trials.failed(PipelineFailed(f"{self.path}: {last.message}"), last.failed)
             await self._give_back(target)
             target = await self._add_block()
-            writer = BlockWriter(self._session.pool, self._session.config, target)
+            writer = self._session.writer(target)
             try:
                 await self._session.run(writer.open)
                 if len(writer.nodes) >= self._needed:
@@ -245,7 +302,7 @@ class FileWriter:
             unacked, acked = list(writer.unacked), writer.acked
             former_base = writer.target.base
             target = _with_base(target, former_base, acked)
-            writer = BlockWriter(self._session.pool, self._session.config, target, resume_at=acked)
+            writer = self._session.writer(target, resume_at=acked)
             try:
                 await self._session.run(writer.open)
                 holders, lost = [node.node_id for node in writer.nodes], set()

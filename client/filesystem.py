@@ -72,7 +72,7 @@ from .dag_nodes import chunk_digests
 from .file_reader import FileReader
 from .file_writer import FileWriter
 from .globs import glob
-from .session import Session
+from .session import LocalWriters, Session
 from .stream_put import StreamAppend, StreamPut
 from .trees import TransferReport
 from .upload import Progress, upload
@@ -88,8 +88,9 @@ class FileSystem:
     async context manager, or call `close`.
     """
 
-    def __init__(self, config: ClientConfig) -> None:
-        self._session = Session(config)
+    def __init__(self, config: ClientConfig, *, local: LocalWriters | None = None) -> None:
+        """*local*: of the DataNode that this is part of, if it is."""
+        self._session = Session(config, local=local)
         self._small_writer = SmallWriter(self._session)
         self._small_reader = SmallReader(self._session)
         self.content = ContentApi(self._session, self._small_writer)

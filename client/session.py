@@ -8,13 +8,15 @@ import logging
 import random
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from ..common.config import ClientConfig
 from ..common.errors import DfsError
 from ..common.messages import BadReplica, GetServerInfo, RenewLease, ReportBadReplicas, ServerInfo
+from ..common.model import NodeId, TargetBlock
 from ..common.runtime import Clock, SystemClock, new_uuid, system_random
 from .block_reader import BlockReader
+from .block_writer import BlockWriter
 from .datanode_api import ConnectionPool
 from .namenode_api import RpcNameNode
 from .placing import Placing
@@ -23,6 +25,19 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 THREADS = 32
 RENEWALS_PER_TIMEOUT = 4
+
+
+class LocalWriters(Protocol):
+    """Of a client inside a DataNode: blocks whose first copy is there are written without a connection."""
+
+    @property
+    def node_id(self) -> NodeId:
+        """0: none yet."""
+
+    def writer(
+        self, pool: ConnectionPool, config: ClientConfig, target: TargetBlock
+    ) -> BlockWriter:
+        """For a new block, whose first node is that one."""
 
 
 class Session:
@@ -34,8 +49,10 @@ class Session:
         *,
         clock: Clock | None = None,
         rng: random.Random | None = None,
+        local: LocalWriters | None = None,
     ) -> None:
         self.config = config
+        self._local = local
         self.clock = clock or SystemClock()
         self.rng = rng or system_random()
         self.user = config.user_name
@@ -69,6 +86,19 @@ class Session:
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
         return self._loop.run_in_executor(self._threads, call, *args)
+
+    @property
+    def near(self) -> NodeId:
+        """The DataNode that this client is part of; 0: none."""
+        return NodeId(0) if self._local is None else self._local.node_id
+
+    def writer(self, target: TargetBlock, *, resume_at: int | None = None) -> BlockWriter:
+        """For one block, through the pipeline of *target*; not opened yet."""
+        local = self._local
+        fresh = resume_at is None and target.base is None
+        if local is not None and fresh and target.nodes[0].node_id == local.node_id:
+            return local.writer(self.pool, self.config, target)
+        return BlockWriter(self.pool, self.config, target, resume_at=resume_at)
 
     async def info(self) -> ServerInfo:
         """The cluster's facts and defaults; asked for once."""

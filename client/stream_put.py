@@ -79,6 +79,7 @@ class StreamPut(FileWriter):
                 length=self._block_size,
                 replication=self._status.replication,
                 exclude=excluded,
+                near=self._session.near,
             ),
         )
         block_id = allocation.first_block_id
@@ -159,6 +160,7 @@ class StreamAppend(FileWriter):
                 inode_id=self._status.inode_id,
                 holder=self._session.holder,
                 exclude=excluded,
+                near=self._session.near,
             ),
         )
         return target

@@ -280,6 +280,7 @@ class AddBlock(Struct, frozen=True, kw_only=True):
     holder: Holder
     commits: Annotated[list[BlockCommit], msgspec.Meta(max_length=MAX_BATCH)] = []
     exclude: Annotated[list[NodeId], msgspec.Meta(max_length=MAX_BATCH)] = []
+    near: NodeId = NodeId(0)  # as of Allocate
 
 
 class AbandonBlock(Struct, frozen=True, kw_only=True):
@@ -377,6 +378,9 @@ class Allocate(Struct, frozen=True, kw_only=True):
     length: NonNegative  # of the largest of them, to place them
     replication: Replication | None = None
     exclude: Annotated[list[NodeId], msgspec.Meta(max_length=MAX_BATCH)] = []
+    near: NodeId = NodeId(
+        0
+    )  # a DataNode that writes for somebody: it gets the first copy, if it has room
 
 
 class Allocation(Struct, frozen=True, kw_only=True):

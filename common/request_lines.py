@@ -11,10 +11,13 @@ from __future__ import annotations
 import asyncio
 import enum
 import re
+import socket
 from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
+
+from .http_body import Rest
 
 MAX_LINE_BYTES = 256 * 1024
 _HIGH = re.compile(rb"[\x80-\xff]")
@@ -45,6 +48,17 @@ class RequestLines:
         self._length: int | None = None
         self._chunked = False
         self._upgrade = False
+        self.body_bytes = 0  # of the present request's body, as far as they have come
+
+    def rest(self) -> Rest | None:
+        """Where in a body the bytes so far end; None if that is not within one, or nearly at its end."""
+        if self._expect is _Expect.BODY:
+            return Rest(chunked=False, left=self._left)
+        if self._expect is _Expect.CHUNK_DATA:
+            return Rest(chunked=True, left=max(0, self._left - 2), ends=min(2, self._left))
+        if self._expect is _Expect.CHUNK_SIZE:
+            return Rest(chunked=True, left=0, line=bytes(self._line))
+        return None
 
     def feed(self, data: bytes) -> bytes:
         """*data* as it should be handed on; all of it at once, nothing is kept back."""
@@ -60,6 +74,8 @@ class RequestLines:
                 step = min(self._left, end - at)
                 out.append(data[at : at + step])
                 at += step
+                line_end = 2 if self._expect is _Expect.CHUNK_DATA else 0
+                self.body_bytes += max(0, min(step, self._left - line_end))
                 self._left -= step
                 if not self._left:
                     whole = self._expect is _Expect.BODY
@@ -78,6 +94,7 @@ class RequestLines:
                     if self._line.strip():
                         self._expect = _Expect.HEADER
                         self._length, self._chunked, self._upgrade = None, False, False
+                        self.body_bytes = 0
                     self._line.clear()
                 continue
             out.append(piece)
@@ -142,16 +159,20 @@ class _Connection(asyncio.Protocol):
 
     def __init__(self, inner: asyncio.Protocol) -> None:
         self._inner = inner
-        self._lines = RequestLines()
+        self.lines = RequestLines()
+        self.taken = False  # what still comes is not for the parser
+        self.given_up = False  # nor for anybody else
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._inner.connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
-        self._inner.data_received(self._lines.feed(data))
+        if not self.taken:
+            self._inner.data_received(self.lines.feed(data))
 
     def eof_received(self) -> bool | None:
-        return self._inner.eof_received()
+        # A client that only reads any more shall have its answer.
+        return True if self.taken and not self.given_up else self._inner.eof_received()
 
     def connection_lost(self, error: Exception | None) -> None:
         self._inner.connection_lost(error)
@@ -161,6 +182,53 @@ class _Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._inner.resume_writing()
+
+
+class TakenBody:
+    """A request's body that aiohttp no longer reads, from where it stopped. The answer must close the connection."""
+
+    def __init__(self, request: web.Request, connection: socket.socket, rest: Rest) -> None:
+        """Use `take_over`."""
+        self.rest = rest
+        self.socket = connection
+        self._request = request
+
+    def received(self) -> None:
+        """All of it came; nobody reads `socket` any more."""
+        self.socket.close()
+        self._request.content.feed_eof()
+
+    def given_up(self) -> None:
+        """The rest is not wanted; nobody reads `socket` any more. What is still sent is thrown away for as long as aiohttp
+        lingers, so that the client can read its answer."""
+        self.socket.close()
+        if (transport := self._request.transport) is not None:
+            connection = transport.get_protocol()
+            assert isinstance(connection, _Connection)
+            connection.given_up = True
+            transport.resume_reading()
+
+
+def take_over(request: web.Request) -> tuple[list[bytes], TakenBody | None]:
+    """What aiohttp has received of the body, and the rest of it, to be read by ourselves from now on. None: aiohttp has to go on,
+    since the body is nearly over, or is not framed as `RequestLines` understands, or comes over no plain socket."""
+    transport, content = request.transport, request.content
+    # All in one step of the loop, so that nothing is received meanwhile. Reading has the parser go on with what it held back.
+    first = []
+    while piece := content.read_nowait():
+        first.append(piece)
+    if transport is None or transport.get_extra_info("sslcontext") is not None:
+        return first, None
+    connection = transport.get_protocol()
+    plain = transport.get_extra_info("socket")
+    if not isinstance(connection, _Connection) or plain is None or transport.is_closing():
+        return first, None
+    rest = connection.lines.rest()
+    if rest is None or content.is_eof() or content.total_bytes != connection.lines.body_bytes:
+        return first, None
+    connection.taken = True
+    transport.pause_reading()
+    return first, TakenBody(request, plain.dup(), rest)
 
 
 class _Server:
@@ -186,4 +254,4 @@ class Runner(web.AppRunner):
         return _Server(await super()._make_server())
 
 
-__all__ = ["RequestLines", "Runner"]
+__all__ = ["RequestLines", "Runner", "TakenBody", "take_over"]

@@ -36,6 +36,7 @@ from .cidstore import CidStore
 from .content import Content
 from .disk_balancer import DiskBalancer
 from .gateway.server import Gateway
+from .local_writer import LocalBlocks
 from .pacing import Pace
 from .peers.service import PeerService
 from .pipeline import Peers
@@ -72,6 +73,7 @@ class DataNodeServer:
         self.peer: PeerService | None = None  # where it takes part in a network of peers
         self._streams: StreamServer | None = None
         self._users: UserClients | None = None
+        self._local: LocalBlocks | None = None
         self._webhdfs: WebHdfsApi | None = None
         self._runner: web.AppRunner | None = None
         self._reporters: list[Reporter] = []
@@ -126,7 +128,8 @@ class DataNodeServer:
             wanted = config.socket or str(volumes[0].path.resolve() / "data.sock")
             socket_path = streams.listen_unix(wanted)
         status: dict[str, Any] = {"version": __version__, "uuid": self._uuid}
-        self._users = UserClients(config)
+        local = self._local = LocalBlocks(store, peers)
+        self._users = UserClients(config, local)
         self._runner = Runner(
             web.Application(), read_bufsize=UPLOAD_BUFFER_BYTES, auto_decompress=False
         )
@@ -388,6 +391,8 @@ class DataNodeServer:
             await self._webhdfs.close()
         if self._users is not None:
             await self._users.close()
+        if self._local is not None:
+            await asyncio.to_thread(self._local.close)
         self._threads.shutdown(wait=True, cancel_futures=True)
         if self._store is not None:
             with contextlib.suppress(DfsError):

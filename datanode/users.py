@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from ..client.filesystem import FileSystem
 from ..common.config import ClientConfig, DataNodeConfig
 from ..common.errors import Unsupported
+from .local_writer import LocalBlocks
 
 MAX_IDLE = 32
 
@@ -25,7 +26,8 @@ class _Entry:
 class UserClients:
     """At most `MAX_IDLE` are kept when nobody uses them; those in use are as many as there are requests."""
 
-    def __init__(self, config: DataNodeConfig) -> None:
+    def __init__(self, config: DataNodeConfig, local: LocalBlocks | None = None) -> None:
+        self._local = local
         self._proxy = config.proxy
         self._urls = ",".join(config.namenodes)
         self._entries: collections.OrderedDict[str, _Entry] = collections.OrderedDict()
@@ -40,7 +42,7 @@ class UserClients:
         if entry is None:
             # The requests' own clients decide how long they wait; here a call fails soon.
             config = ClientConfig(namenode=self._urls, user=user, retry_s=10.0, proxy=self._proxy)
-            entry = self._entries[user] = _Entry(FileSystem(config))
+            entry = self._entries[user] = _Entry(FileSystem(config, local=self._local))
         self._entries.move_to_end(user)
         entry.in_use += 1
         try:

@@ -49,6 +49,7 @@ class Placer(Protocol):
         *,
         client_host: str,
         length: int,
+        client_node: NodeId | None = None,
         exclude: Sequence[NodeId] = (),
         having: Sequence[NodeId] = (),
         minimum: int = 1,

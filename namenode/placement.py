@@ -60,6 +60,7 @@ def choose_targets(
     rng: random.Random,
     *,
     client_host: str = "",
+    client_node: NodeId | None = None,
     length: int = 0,
     exclude: Collection[NodeId] = (),
     having: Sequence[Candidate] = (),
@@ -67,7 +68,7 @@ def choose_targets(
 ) -> list[NodeId]:
     """Nodes for *count* new replicas of *length* bytes, in pipeline order; fewer if no more qualify.
 
-    The first goes to the client's own host where a node is there, the second to another rack than the first, the third to
+    The first goes to *client_node*, which writes itself, or to the client's own host where a node is there, the second to another rack than the first, the third to
     the rack of the second, further ones anywhere, but not too many to one rack; *having* hold a replica already and count
     as placed. *allowed* can rule out more nodes. Among equals the choice falls on the better of two drawn at random, which
     spreads load without herding.
@@ -89,7 +90,7 @@ def choose_targets(
 
     while len(chosen) < count:
         pick = None
-        for source, wish in _wishes(pool, placed, client_host, per_rack):
+        for source, wish in _wishes(pool, placed, client_host, client_node, per_rack):
             pick = _better_of_two(source, lambda c, wish=wish: fits(c) and wish(c), rng)  # type: ignore[misc]
             if pick is not None:
                 break
@@ -105,10 +106,12 @@ _Wish = tuple[Sequence[Candidate], Callable[[Candidate], bool]]
 
 
 def _wishes(
-    pool: Pool, placed: list[Candidate], client_host: str, per_rack: int
+    pool: Pool, placed: list[Candidate], client_host: str, client_node: NodeId | None, per_rack: int
 ) -> Iterator[_Wish]:
     """Where the next replica should go: (nodes to look among, which of them), the best first."""
     if not placed:
+        if client_node:
+            yield [c for c in pool.nodes if c.node_id == client_node], lambda c: True
         if client_host in pool.by_host:
             yield pool.by_host[client_host], lambda c: True
         yield pool.nodes, lambda c: True

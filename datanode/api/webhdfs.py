@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 
 from aiohttp import hdrs, web
@@ -26,6 +26,7 @@ from ...common.errors import (
 from ...common.messages import PutFile
 from ...common.model import FileStatus
 from ...common.paths import parse
+from ...common.request_lines import TakenBody, take_over
 from ...common.runtime import new_uuid
 from ...common.webhdfs import (
     PREFIX,
@@ -41,6 +42,7 @@ from ...common.webhdfs import (
 )
 from ..direct import ClientGone, Outlet, Relay, outlet_of
 from ..hadoop_checksum import BlockChecksum, file_checksum
+from ..intake import Intake
 from ..users import UserClients
 
 log = logging.getLogger(__name__)
@@ -56,7 +58,6 @@ FIRST_PIECE_BYTES = (
 PIECE_BYTES = 4 * CHUNK_BYTES
 DIRECT_FROM_BYTES = 1 << 20  # less is not worth a thread
 STALL_TIMEOUT_S = 60.0  # a client that takes no byte for so long is given up
-QUEUE_CHUNKS = 4  # of an upload, received and not written yet
 NOBODY = "dr.who"  # HDFS's name for somebody who gave none
 
 
@@ -121,6 +122,7 @@ class _Call:
         self.path = path
         self.parameters = parameters
         self.cors = cors
+        self.taken = False  # the connection was read by ourselves, and is of no use to aiohttp
 
 
 def _refusal(
@@ -262,26 +264,11 @@ async def get_file_checksum(call: _Call) -> web.StreamResponse:
 # --- writing -----------------------------------------------------------------------------------
 
 
-async def _body(request: web.Request) -> AsyncIterator[bytes]:
-    """The body in pieces of one chunk; raises ClientGone if it breaks off."""
-    if "100-continue" in request.headers.get(hdrs.EXPECT, "").lower():
-        writer = request.writer
-        await writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        writer.output_size = 0
-    gathered: list[bytes] = []
-    size = 0
+async def _pieces(request: web.Request) -> AsyncGenerator[bytes, None]:
+    """The body as aiohttp receives it; raises ClientGone if it breaks off."""
     try:
         while piece := await request.content.readany():
-            at = 0
-            while size + len(piece) - at >= CHUNK_BYTES:
-                end = at + CHUNK_BYTES - size
-                gathered.append(piece[at:end] if at or end < len(piece) else piece)
-                yield b"".join(gathered) if len(gathered) > 1 else gathered[0]
-                gathered.clear()
-                at, size = end, 0
-            if at < len(piece):
-                gathered.append(piece[at:])
-                size += len(piece) - at
+            yield piece
     except (ConnectionError, web.HTTPException, web.PayloadAccessError, OSError) as error:
         raise ClientGone from error
     except Exception as error:
@@ -291,33 +278,6 @@ async def _body(request: web.Request) -> AsyncIterator[bytes]:
         raise
     if request.transport is None or request.transport.is_closing():
         raise ClientGone
-    if gathered:
-        yield b"".join(gathered)
-
-
-async def _ahead(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-    """The same pieces, the next ones received while one is being written."""
-    queue: asyncio.Queue[bytes | BaseException | None] = asyncio.Queue(QUEUE_CHUNKS)
-
-    async def fetch() -> None:
-        try:
-            async for piece in pieces:
-                await queue.put(piece)
-            await queue.put(None)
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:
-            await queue.put(error)
-
-    task = asyncio.create_task(fetch(), name="upload")
-    try:
-        while (piece := await queue.get()) is not None:
-            if isinstance(piece, BaseException):
-                raise piece
-            yield piece
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 async def create(call: _Call) -> web.StreamResponse:
@@ -340,14 +300,54 @@ async def create(call: _Call) -> web.StreamResponse:
     headers = dict(call.cors)
     if host and host.isascii() and host.isprintable():
         headers["Location"] = f"webhdfs://{host}{url_path(call.path)[len(PREFIX) :]}"
-    return _empty(201, headers)
+    return _empty(call, 201, headers)
 
 
 async def _write(call: _Call, writer: FileWriter) -> None:
     """The body, into a file that is closed at its end and abandoned if it does not come to that."""
-    async with writer, contextlib.aclosing(_ahead(_body(call.request))) as pieces:
-        async for piece in pieces:
+    request = call.request
+    async with writer:
+        if "100-continue" in request.headers.get(hdrs.EXPECT, "").lower():
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            request.writer.output_size = 0
+        gathered: list[bytes] = []
+        async with contextlib.aclosing(_pieces(request)) as pieces:
+            size = 0
+            async for piece in pieces:
+                gathered.append(piece)
+                size += len(piece)
+                if size >= DIRECT_FROM_BYTES:
+                    break
+            else:
+                await writer.write(b"".join(gathered))
+                return
+        first, body = take_over(request)
+        gathered += first
+        if body is not None:
+            return await _taken(call, writer, body, gathered)
+        await writer.write(b"".join(gathered))
+        async for piece in _pieces(request):
             await writer.write(piece)
+
+
+async def _taken(call: _Call, writer: FileWriter, body: TakenBody, first: list[bytes]) -> None:
+    """One thread receives, another hashes and writes."""
+    call.taken = True
+    intake = Intake(body, first, writer.chunk_room)
+    receiving = asyncio.get_running_loop().run_in_executor(call.threads, intake.run)
+    writing = asyncio.ensure_future(writer.write_from(intake, call.threads))
+    whole = False
+    try:
+        await asyncio.shield(writing)
+        whole = True
+    finally:
+        # The socket must not be closed, and the writer neither, while the threads are at it.
+        intake.stop()
+        await asyncio.gather(receiving, writing, return_exceptions=True)
+        if whole:
+            body.received()
+        else:
+            body.given_up()
 
 
 async def append(call: _Call) -> web.StreamResponse:
@@ -357,7 +357,7 @@ async def append(call: _Call) -> web.StreamResponse:
     except IsADirectory:
         raise PathNotFound(f"Path is not a file: {call.path}") from None
     await _write(call, writer)
-    return _empty(200, call.cors)
+    return _empty(call, 200, call.cors)
 
 
 async def truncate(call: _Call) -> web.StreamResponse:
@@ -370,11 +370,14 @@ async def truncate(call: _Call) -> web.StreamResponse:
     return _json(call.request, 200, body, call.cors)
 
 
-def _empty(status: int, headers: Mapping[str, str]) -> web.Response:
-    return web.Response(
+def _empty(call: _Call, status: int, headers: Mapping[str, str]) -> web.Response:
+    response = web.Response(
         status=status,
         headers={"Content-Type": "application/octet-stream", "Content-Length": "0", **headers},
     )
+    if call.taken:
+        response.force_close()
+    return response
 
 
 async def _continue_later(request: web.Request) -> None:

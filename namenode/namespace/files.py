@@ -217,6 +217,7 @@ def add_block(
     nodes = placer.choose(
         node.replication,
         client_host=caller.host,
+        client_node=request.near,
         length=node.block_size,
         exclude=request.exclude,
         minimum=min(rules.min_replicas, node.replication),

@@ -50,6 +50,7 @@ def allocate(
     nodes = placer.choose(
         replication,
         client_host=caller.host,
+        client_node=request.near,
         length=request.length * request.count,
         exclude=request.exclude,
         minimum=min(rules.min_replicas, replication),

@@ -27,6 +27,7 @@ class Nodes:
         *,
         client_host: str,
         length: int,
+        client_node: NodeId | None = None,
         exclude: Sequence[NodeId] = (),
         having: Sequence[NodeId] = (),
         minimum: int = 1,
