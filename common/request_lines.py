@@ -161,7 +161,9 @@ class _Connection(asyncio.Protocol):
         self._inner = inner
         self.lines = RequestLines()
         self.taken = False  # what still comes is not for the parser
-        self.given_up = False  # nor for anybody else
+        self.over: Callable[[], None] = lambda: (
+            None
+        )  # called when nothing comes any more, once it was taken
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._inner.connection_made(transport)
@@ -171,8 +173,11 @@ class _Connection(asyncio.Protocol):
             self._inner.data_received(self.lines.feed(data))
 
     def eof_received(self) -> bool | None:
-        # A client that only reads any more shall have its answer.
-        return True if self.taken and not self.given_up else self._inner.eof_received()
+        if not self.taken:
+            return self._inner.eof_received()
+        # A client that only reads any more shall have its answer; then aiohttp closes the connection.
+        self.over()
+        return True
 
     def connection_lost(self, error: Exception | None) -> None:
         self._inner.connection_lost(error)
@@ -205,7 +210,7 @@ class TakenBody:
         if (transport := self._request.transport) is not None:
             connection = transport.get_protocol()
             assert isinstance(connection, _Connection)
-            connection.given_up = True
+            connection.over = self._request.content.feed_eof
             transport.resume_reading()
 
 

@@ -13,6 +13,7 @@ from ..common.errors import Unsupported
 from .local_writer import LocalBlocks
 
 MAX_IDLE = 32
+WINDOW_PACKETS = 8  # of 1 MiB, of each upload that other nodes have not acknowledged
 
 
 class _Entry:
@@ -41,7 +42,13 @@ class UserClients:
         entry = self._entries.get(user)
         if entry is None:
             # The requests' own clients decide how long they wait; here a call fails soon.
-            config = ClientConfig(namenode=self._urls, user=user, retry_s=10.0, proxy=self._proxy)
+            config = ClientConfig(
+                namenode=self._urls,
+                user=user,
+                retry_s=10.0,
+                proxy=self._proxy,
+                ack_window_packets=WINDOW_PACKETS,
+            )
             entry = self._entries[user] = _Entry(FileSystem(config, local=self._local))
         self._entries.move_to_end(user)
         entry.in_use += 1

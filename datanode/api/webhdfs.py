@@ -58,6 +58,7 @@ FIRST_PIECE_BYTES = (
 PIECE_BYTES = 4 * CHUNK_BYTES
 DIRECT_FROM_BYTES = 1 << 20  # less is not worth a thread
 STALL_TIMEOUT_S = 60.0  # a client that takes no byte for so long is given up
+TAKEN = "taken"  # of a request whose connection was read by ourselves, and is of no use to aiohttp any more
 NOBODY = "dr.who"  # HDFS's name for somebody who gave none
 
 
@@ -122,7 +123,6 @@ class _Call:
         self.path = path
         self.parameters = parameters
         self.cors = cors
-        self.taken = False  # the connection was read by ourselves, and is of no use to aiohttp
 
 
 def _refusal(
@@ -147,7 +147,7 @@ def _json(
     response = web.Response(status=status, body=body, headers=headers)
     if body:
         response.headers[hdrs.CONTENT_TYPE] = "application/json;charset=utf-8"
-    if request.body_exists and request.can_read_body:
+    if TAKEN in request or (request.body_exists and request.can_read_body):
         response.force_close()
     return response
 
@@ -332,7 +332,7 @@ async def _write(call: _Call, writer: FileWriter) -> None:
 
 async def _taken(call: _Call, writer: FileWriter, body: TakenBody, first: list[bytes]) -> None:
     """One thread receives, another hashes and writes."""
-    call.taken = True
+    call.request[TAKEN] = True
     intake = Intake(body, first, writer.chunk_room)
     receiving = asyncio.get_running_loop().run_in_executor(call.threads, intake.run)
     writing = asyncio.ensure_future(writer.write_from(intake, call.threads))
@@ -375,7 +375,7 @@ def _empty(call: _Call, status: int, headers: Mapping[str, str]) -> web.Response
         status=status,
         headers={"Content-Type": "application/octet-stream", "Content-Length": "0", **headers},
     )
-    if call.taken:
+    if TAKEN in call.request:
         response.force_close()
     return response
 

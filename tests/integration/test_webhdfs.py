@@ -243,6 +243,86 @@ def test_an_append_that_breaks_off_adds_nothing(web: Web, place: str, head: str)
     assert web.open(f"{place}/f") == b"before after"
 
 
+def framed(data: bytes, chunk: int) -> tuple[str, bytes]:
+    """(framing header, body): in chunks of that size, or as it is for 0."""
+    if not chunk:
+        return f"Content-Length: {len(data)}", data
+    parts = [data[at : at + chunk] for at in range(0, len(data), chunk)]
+    body = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in parts)
+    return "Transfer-Encoding: chunked", body + b"0\r\n\r\n"
+
+
+def answer_of(connection: socket.socket) -> bytes:
+    """All that comes until the server closes."""
+    told = b""
+    while piece := connection.recv(65_536):
+        told += piece
+    return told
+
+
+@pytest.mark.parametrize("more", ["", "Expect: 100-continue\n", "Upgrade: tea\n"])
+@pytest.mark.parametrize("chunk", [0, 1000, 3 * MIB])
+def test_large_uploads_in_every_framing(web: Web, place: str, chunk: int, more: str) -> None:
+    """Received by the DataNode's own threads, and where the framing is odd (an upgrade that nobody makes) by aiohttp."""
+    data = data_of(6 * MIB + 100)
+    framing, body = framed(data, chunk)
+    for method, op, whole in (("PUT", "CREATE", data), ("POST", "APPEND", data * 2)):
+        extra: dict[str, int] = {"blocksize": 2 * MIB} if op == "CREATE" else {}
+        location = web.redirected(method, f"{place}/f", op, **extra)
+        head = method + " {target} HTTP/1.1\nHost: {host}\n" + f"{framing}\n{more}\n"
+        with upload(location, head) as connection:
+            if more.startswith("Expect"):
+                assert connection.recv(4096) == b"HTTP/1.1 100 Continue\r\n\r\n"
+            connection.sendall(body)
+            if not more:
+                connection.shutdown(socket.SHUT_WR)  # as simple programs do
+            else:
+                connection.settimeout(60)
+            status = b"201" if op == "CREATE" else b"200"
+            assert connection.recv(65_536).startswith(b"HTTP/1.1 " + status)
+        assert web.open(f"{place}/f") == whole
+    assert web.status(f"{place}/f")["length"] == 2 * len(data)
+
+
+def test_broken_chunks_are_a_bad_request_and_no_file(web: Web, place: str) -> None:
+    location = web.redirected("PUT", f"{place}/f", "CREATE")
+    head = "PUT {target} HTTP/1.1\nHost: {host}\nTransfer-Encoding: chunked\n\n"
+    with upload(location, head) as connection:
+        connection.sendall(b"300000\r\n" + b"x" * 0x300000 + b"\r\nno size\r\n")
+        connection.sendall(b"GET /status HTTP/1.1\r\nHost: x\r\n\r\n")  # never looked at
+        connection.shutdown(socket.SHUT_WR)
+        told = answer_of(connection)
+    assert told.startswith(b"HTTP/1.1 400 "), told
+    assert told.count(b"HTTP/1.1") == 1
+    assert b"IllegalArgumentException" in told
+    assert web.get(f"{place}/f", "GETFILESTATUS").status == 404
+
+
+def test_a_refusal_in_the_middle_reaches_who_is_still_sending(web: Web, place: str) -> None:
+    """The space that is allowed ends within the body."""
+    web.put(place, "SETSPACEQUOTA", storagespacequota=0)
+    web.put(place, "SETQUOTA", namespacequota=100, storagespacequota=3 * MIB)
+    location = web.redirected("PUT", f"{place}/f", "CREATE", blocksize=MIB, replication=1)
+    head = "PUT {target} HTTP/1.1\nHost: {host}\nTransfer-Encoding: chunked\n\n"
+    with upload(location, head) as connection:
+        connection.sendall(framed(data_of(12 * MIB), 100_000)[1])
+        told = answer_of(connection)
+    assert told.startswith(b"HTTP/1.1 403 "), told
+    assert b"DSQuotaExceededException" in told
+    assert web.get(f"{place}/f", "GETFILESTATUS").status == 404
+
+
+def test_the_first_copy_is_on_the_node_that_was_sent_the_bytes(web: Web, place: str) -> None:
+    for number in range(3):
+        location = web.redirected("PUT", f"{place}/f{number}", "CREATE", replication=1)
+        assert web.send("PUT", location, body=data_of(MIB)).status == 201
+        found = web.get(f"{place}/f{number}", "GETFILEBLOCKLOCATIONS").json["BlockLocations"]
+        (block,) = found["BlockLocation"]
+        serving = urlsplit(location).netloc
+        node = next(d for d in web.cluster.datanodes if d.facts["http"] == serving)
+        assert block["names"] == [node.facts["data"]]
+
+
 def test_expect_continue(web: Web, place: str) -> None:
     """Neither half asks for bytes it would throw away."""
     head = "PUT {target} HTTP/1.1\nHost: {host}\nContent-Length: 5\nExpect: 100-continue\n\n"

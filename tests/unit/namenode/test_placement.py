@@ -50,6 +50,18 @@ def test_the_first_copy_stays_on_the_writers_host(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
+def test_the_first_copy_stays_on_the_node_that_writes(seed: int) -> None:
+    """Even where its host has others; not when it is full or excluded."""
+    nodes = racks(3, 3)
+    rng = random.Random(seed)
+    chosen = choose_targets(nodes, 3, rng, client_host="host5", client_node=NodeId(7))
+    assert chosen[0] == 7
+    assert len({node.rack for node in nodes if node.node_id in chosen}) == 2
+    (other,) = choose_targets(nodes, 1, rng, client_node=NodeId(7), exclude=[NodeId(7)])
+    assert other != 7
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 def test_three_copies_are_on_two_racks(seed: int) -> None:
     """One on a rack of its own, the second and the third together on another."""
     nodes = racks(4, 3)
