@@ -120,6 +120,11 @@ class LocalBlockWriter(BlockWriter):
         self._appended()
         self._appending = self._blocks.threads.submit(self._append, replica, packet)
 
+    def _receive_ack(self) -> None:
+        # What counts as acknowledged must be in this node's replica, too: whoever goes on after a failure begins there.
+        self._appended()
+        super()._receive_ack()
+
     def _append(self, replica: WritingReplica, packet: Sent) -> None:
         replica.append(self, packet.offset, memoryview(packet.data), packet.digest)
         self._blocks.store.writeback(replica)
