@@ -322,9 +322,7 @@ class DfsFileSystem(AsyncFileSystem):
             whole = [ranges.resolve(start, end, reader.length) for start, end in wanted]
             filled = [index for index, (start, end) in enumerate(whole) if start < end]
             spans = ranges.plan([whole[index] for index in filled])
-            parts = await asyncio.gather(
-                *(reader.pread(span.start, span.end - span.start) for span in spans)
-            )
+            parts = await reader.pread_many([(s.start, s.end - s.start) for s in spans])
         results = [b""] * len(wanted)
         for span, data in zip(spans, parts, strict=True):
             for served in span.serves:

@@ -81,7 +81,8 @@ def build() -> dict[str, Any]:
 
 
 def _operation(operation: Operation, by_kind: dict[Any, Any]) -> dict[str, Any]:
-    text = inspect.getdoc(operation.request) if "__doc__" in vars(operation.request) else None
+    # Not what it inherits: that is of messages as such.
+    text = inspect.cleandoc(vars(operation.request).get("__doc__") or "")
     tag = "datanodes" if operation.for_nodes else "write" if operation.writes else "read"
     return {
         "operationId": operation.name,

@@ -20,7 +20,7 @@ from ...common.errors import (
     ShuttingDown,
     Unavailable,
 )
-from ...common.messages import ListDirectory, Locate, Stat
+from ...common.messages import Locate, Stat
 from ...common.model import NodeAddress, NodeId
 from ...common.tokens import Claim
 from ...common.webhdfs import (
@@ -255,7 +255,7 @@ class WebHdfsApi:
         self, request: web.Request, call: Request, cors: Mapping[str, str]
     ) -> web.StreamResponse:
         """All entries in one answer, however many: pages are sent as they are read."""
-        page = await call.read("list", ListDirectory(path=call.path, limit=PAGE))
+        page, _ = await call.list("")
         entries = b",".join(map(j.encode, j.listing(page)))
         head, tail = b'{"FileStatuses":{"FileStatus":[', b"]}}"
         if not page.more:
@@ -270,9 +270,7 @@ class WebHdfsApi:
         try:
             while page.more:
                 after = page.entries[-1].name
-                page = await call.read(
-                    "list", ListDirectory(path=call.path, start_after=after, limit=PAGE)
-                )
+                page, _ = await call.list(after)
                 if page.entries:
                     await response.write(b"," + b",".join(map(j.encode, j.listing(page))))
         except DfsError:

@@ -33,6 +33,7 @@ from ...common.errors import (
 from ...common.messages import (
     Concat,
     Delete,
+    DirectoryPage,
     GetReport,
     GetServerInfo,
     GetXattrs,
@@ -59,6 +60,7 @@ from .. import tokens as token_store
 from ..dispatch import Dispatcher
 from ..permissions import Caller
 from ..store.base import RequestId
+from . import webhdfs_counts as counts
 from . import webhdfs_json as j
 
 QUOTA_UNCHANGED = 2**63 - 1  # HDFS's QUOTA_DONT_SET
@@ -80,6 +82,11 @@ class Request:
         dispatcher = self.dispatcher
         return await dispatcher.store.read(dispatcher.read(self.caller, name, request))
 
+    async def list(self, after: str) -> tuple[DirectoryPage, int]:
+        """A page of the directory after a name, and how many entries follow it."""
+        request = ListDirectory(path=self.path, start_after=after, limit=PAGE)
+        return await self.dispatcher.store.read(counts.page(self.dispatcher, self.caller, request))
+
     async def write(self, name: str, request: Struct) -> Any:
         given = RequestId(bytes.fromhex(new_uuid().replace("-", "")), 1)
         answer = await self.dispatcher.write(self.caller, name, request, given, resent=False)
@@ -96,17 +103,17 @@ Operation = Callable[[Request], Awaitable[Answer]]
 
 
 async def get_file_status(r: Request) -> Answer:
-    return {"FileStatus": j.file_status(await r.read("stat", Stat(path=r.path)))}
+    counted = counts.stat(r.dispatcher, r.caller, Stat(path=r.path))
+    return {"FileStatus": j.file_status(await r.dispatcher.store.read(counted))}
 
 
 async def list_status_batch(r: Request) -> Answer:
     after = r.parameters.text("startafter")
-    page = await r.read("list", ListDirectory(path=r.path, start_after=after, limit=PAGE))
+    page, left = await r.list(after)
     return {
         "DirectoryListing": {
             "partialListing": {"FileStatuses": {"FileStatus": j.listing(page)}},
-            # Clients ask only whether it is 0; counting what is left would read all of it.
-            "remainingEntries": int(page.more),
+            "remainingEntries": left,
         }
     }
 

@@ -22,6 +22,7 @@ __all__ = [
     "child",
     "children",
     "children_of",
+    "count_children",
     "directory",
     "find",
     "insert",
@@ -73,6 +74,10 @@ _CHILD: Final = f"SELECT {COLUMNS} FROM inodes WHERE parent_id = ? AND name = ?"
 _BY_ID: Final = f"SELECT {COLUMNS} FROM inodes WHERE inode_id = ?"
 _CHILDREN: Final = (
     f"SELECT {COLUMNS} FROM inodes WHERE parent_id = ? AND name > ? ORDER BY name LIMIT ?"
+)
+_COUNT_CHILDREN: Final = (
+    "SELECT COUNT(*) FROM"
+    " (SELECT 1 AS one FROM inodes WHERE parent_id = ? AND name > ? LIMIT ?) AS counted"
 )
 # All rows in one, as JSON: a statement lets go of the interpreter's lock for each row, and with other threads
 # waiting for it that costs more than the row. No column may be a blob: JSON has none.
@@ -135,6 +140,13 @@ def find(tx: Transaction, inode_id: int) -> INode | None:
 def children(tx: Transaction, parent_id: int, start_after: str, limit: int) -> list[INode]:
     """In the order of name bytes; "" starts at the first."""
     return [_make(row) for row in tx.all(_CHILDREN, (parent_id, start_after, limit))]
+
+
+def count_children(tx: Transaction, parent_id: int, start_after: str, limit: int) -> int:
+    """How many `children` there are after a name, at most *limit*."""
+    row = tx.one(_COUNT_CHILDREN, (parent_id, start_after, limit))
+    assert row is not None
+    return int(row[0])
 
 
 def insert(tx: Transaction, node: INode) -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import getpass
 import json
 import os
+import subprocess
+import sys
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -114,12 +117,57 @@ def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 def test_the_document_is_valid() -> None:
     openapi_spec_validator.validate(DOCUMENT)
     assert DOCUMENT["openapi"].startswith("3.1")
+    assert "Base of every message" not in json.dumps(DOCUMENT)
 
 
 def test_the_document_has_every_operation_and_answer() -> None:
     assert set(DOCUMENT["paths"]) == {f"/v1/{name}" for name in OPERATIONS}
     for path in DOCUMENT["paths"].values():
         assert set(path["post"]["responses"]) == {"200", *map(str, HTTP_STATUS.values())}
+
+
+# Run beside the generated package "made", with the NameNode's URL and a user.
+GENERATED = """
+import sys
+from made import Client
+from made.api.read import list_, stat
+from made.api.write import mkdirs
+from made.models import DirectoryPage, Failure, FileStatus, ListDirectory, Mkdirs, Stat
+
+url, user = sys.argv[1:]
+with Client(base_url=url, raise_on_unexpected_status=True) as client:
+    made = mkdirs.sync(client=client, body=Mkdirs(path="/generated/ä b"), x_twin_fs_user=user)
+    assert isinstance(made, FileStatus), made
+    found = stat.sync(client=client, body=Stat(path="/generated/ä b"), x_twin_fs_user=user)
+    assert isinstance(found, FileStatus) and found.inode_id == made.inode_id, found
+    page = list_.sync(client=client, body=ListDirectory(path="/generated"), x_twin_fs_user=user)
+    assert isinstance(page, DirectoryPage) and [e.path for e in page.entries] == [found.path], page
+    missing = stat.sync(client=client, body=Stat(path="/nothing"), x_twin_fs_user=user)
+    assert isinstance(missing, Failure) and missing.code == "path-not-found", missing
+"""
+
+
+def test_a_client_that_a_generator_made_of_it_works(cluster: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "document.json").write_bytes(openapi.document())
+    generator = Path(sys.executable).with_name("openapi-python-client")
+    command = [generator, "generate", "--path", "document.json", "--meta", "none"]
+    made = subprocess.run(
+        [*command, "--output-path", "made"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert made.returncode == 0, made.stderr
+    # It leaves out what it does not understand, and says so.
+    assert "Unable to" not in made.stdout + made.stderr, made.stdout
+    assert "WARNING" not in made.stdout + made.stderr, made.stdout
+    modules = (tmp_path / "made" / "api").glob("*/*.py")
+    assert len([m for m in modules if m.name != "__init__.py"]) == len(OPERATIONS)
+    (tmp_path / "use.py").write_text(GENERATED, encoding="utf-8")
+    command = [sys.executable, "use.py", cluster.url, getpass.getuser()]
+    used = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert used.returncode == 0, used.stderr
 
 
 def test_the_namenode_serves_the_document(cluster: Cluster) -> None:

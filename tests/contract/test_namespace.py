@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -62,7 +63,8 @@ from twinfs.common.model import BlockRef, FileStatus, NodeId
 from twinfs.namenode import leases, reaper
 from twinfs.namenode.namespace import attributes, files, tree, whole
 from twinfs.namenode.permissions import Caller
-from twinfs.namenode.store.base import MetadataStore
+from twinfs.namenode.store import sql
+from twinfs.namenode.store.base import MetadataStore, Transaction
 
 from .namespace_help import NODE_SET, ROOT, RULES, commit, do, register_nodes
 
@@ -221,6 +223,18 @@ async def test_listing_is_paged_in_the_order_of_bytes(space: Space) -> None:
             break
         after = found[-1]
     assert found == sorted(names, key=str.encode)
+
+
+async def test_children_are_counted_up_to_a_limit(space: Space) -> None:
+    for name in ("a", "b", "b/inside", "c", "ä"):
+        await space.mkdirs(f"/{name}")
+    for after, limit, count in (("", 10, 4), ("", 3, 3), ("a", 10, 3), ("ä", 10, 0)):
+        found = await space.store.read(partial(_count, after=after, limit=limit))
+        assert found == count
+
+
+def _count(tx: Transaction, after: str, limit: int) -> int:
+    return sql.count_children(tx, sql.root(tx).inode_id, after, limit)
 
 
 async def test_create_write_complete(space: Space) -> None:

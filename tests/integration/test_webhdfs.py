@@ -425,6 +425,11 @@ def test_listing_in_pages(web: Web, place: str) -> None:
     assert [entry["pathSuffix"] for entry in entries] == ["d1", "d2"]
     assert page["remainingEntries"] == 0
     assert entries[0]["permission"] == "1777"
+    web.put(f"{place}/d2/a/b", "MKDIRS")
+    web.put(f"{place}/d2/c", "MKDIRS")
+    entries = web.get(place, "LISTSTATUS").json["FileStatuses"]["FileStatus"]
+    assert [entry["childrenNum"] for entry in entries] == [0, 0, 2]
+    assert (web.status(place)["childrenNum"], web.status(f"{place}/d1")["childrenNum"]) == (3, 0)
     web.create(f"{place}/f", b"x")
     (only,) = web.get(f"{place}/f", "LISTSTATUS").json["FileStatuses"]["FileStatus"]
     assert only["pathSuffix"] == ""
@@ -449,7 +454,8 @@ def test_a_large_directory_is_one_answer_in_gzip_if_wanted(web: Web, place: str)
     assert packed.headers["Content-Encoding"] == "gzip"
     assert gzip.decompress(packed.body) == plain.body
     first = web.get(place, "LISTSTATUS_BATCH").json["DirectoryListing"]
-    assert first["remainingEntries"] > 0
+    assert first["remainingEntries"] == count - 1_000
+    assert web.status(place)["childrenNum"] == count
 
 
 def test_renaming(web: Web, place: str) -> None:

@@ -52,6 +52,8 @@ class World:
         self.threads = ThreadPoolExecutor(8)
         self.blocks = SimpleNamespace(read=self._read)
         self.namenode = SimpleNamespace(call=self._call)
+        self.local = False
+        self.pool = SimpleNamespace(is_local=lambda node: self.local)
         self.requests: list[tuple[int, int, int]] = []  # block, offset, length
         # What a replica does before each chunk; raising is a failure of it.
         self.before_chunk: Callable[[int], None] = lambda node_id: None
@@ -139,6 +141,19 @@ async def test_any_range_is_the_bytes_of_that_range(world: World) -> None:
         length = rng.choice([1, 100, CHUNK_BYTES, 5 * CHUNK_BYTES, size])
         assert await reader.pread(offset, length) == world.content[offset : offset + length]
     await reader.close()
+
+
+@pytest.mark.parametrize("local", [True, False])
+@pytest.mark.parametrize("world", [RAGGED], indirect=True)
+async def test_many_ranges_at_once_are_the_bytes_of_each(world: World, local: bool) -> None:
+    rng = random.Random(4)
+    world.local = local
+    size = len(world.content)
+    ranges = [(rng.randrange(size + 10), rng.choice([0, 1, 65_536])) for _ in range(40)]
+    async with world.reader() as reader:
+        found = await reader.pread_many(ranges)
+        assert await reader.pread_many([]) == []
+    assert found == [world.content[offset : offset + length] for offset, length in ranges]
 
 
 @pytest.mark.parametrize("buffer_bytes", [1_000_003, 4 * CHUNK_BYTES, 7 * CHUNK_BYTES + 3])
