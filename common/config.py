@@ -104,13 +104,14 @@ class NameNodeConfig:
     topology_script: str = (
         ""  # gets hosts, prints a rack for each; HDFS's net.topology.script.file.name
     )
+    stop_grace_s: float = 20.0  # what is in flight gets so long to end when the process is to stop, then it is cut off
     log_level: str = "INFO"  # or "DEBUG", "WARNING", "ERROR"
     log_format: str = "text"  # or "json"
 
     def __post_init__(self) -> None:
         _positive(self, "replication", "min_replicas", "heartbeat_interval_s", "lease_timeout_s")
         _positive(self, "readers", "cache_mib", "block_bytes", "max_request_bytes")
-        _positive(self, "max_transfers_per_node")
+        _positive(self, "max_transfers_per_node", "stop_grace_s")
         if self.block_bytes % MIB or self.block_bytes > MAX_BLOCK_BYTES:
             raise InvalidConfig("block_bytes must be a multiple of 1 MiB, 128 MiB at most")
         if self.dead_after_s <= 3 * self.heartbeat_interval_s:
@@ -176,6 +177,7 @@ class DataNodeConfig:
     proxy: str = ""  # http://NAME@HOST:PORT of an HTTP proxy for all connections made; "" = none
     faults: str = ""  # file with faults to inject, for trying a cluster out; "" = none, and no cost
     slow_operation_s: float = 10.0  # a request of a block stream that takes longer is logged
+    stop_grace_s: float = 20.0  # what is in flight gets so long to end when the process is to stop, then it is cut off
     log_level: str = "INFO"  # or "DEBUG", "WARNING", "ERROR"
     log_format: str = "text"  # or "json"
 
@@ -192,6 +194,7 @@ class DataNodeConfig:
         if not 0 <= self.small_block_bytes <= MIB:
             raise InvalidConfig("small_block_bytes must be between 0 and 1 MiB")
         _positive(self, "provider_ttl_s", "peer_refresh_s", "pin_dead_after_s", "accept_pins_gib")
+        _positive(self, "stop_grace_s")
         parse_proxy(self.proxy)
 
     @property

@@ -47,7 +47,6 @@ from .users import UserClients
 from .volumes import Volume
 
 log = logging.getLogger(__name__)
-GRACE_S = 5.0
 VOLUME_CHECK_S = 5.0
 NAMENODE_SILENCE_S = 30.0  # after which the node says that it is not ready
 UPLOAD_BUFFER_BYTES = 512 * 1024  # of one request's body, received and not taken yet
@@ -131,7 +130,10 @@ class DataNodeServer:
         local = self._local = LocalBlocks(store, peers)
         self._users = UserClients(config, local)
         self._runner = Runner(
-            web.Application(), read_bufsize=UPLOAD_BUFFER_BYTES, auto_decompress=False
+            web.Application(),
+            read_bufsize=UPLOAD_BUFFER_BYTES,
+            auto_decompress=False,
+            shutdown_timeout=config.stop_grace_s,
         )
         self._runner.app.add_routes(BlocksApi(store, status).routes())
         self._runner.app.add_routes(StatusApi(exposition, self._readiness).routes())
@@ -376,7 +378,7 @@ class DataNodeServer:
             task.cancel()
         await asyncio.gather(*self._tasks, *self._looking, return_exceptions=True)
         if self._streams is not None:
-            await asyncio.to_thread(self._streams.close, GRACE_S)
+            await asyncio.to_thread(self._streams.close, self._config.stop_grace_s)
         if self.peer is not None:
             await self.peer.close()
         if self._exchange is not None:

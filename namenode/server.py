@@ -178,7 +178,12 @@ class NameNodeServer:
         app.add_routes(self._web.routes())
         self._webhdfs = WebHdfsApi(dispatcher, nodes, config.cors_origins)
         app.add_routes(self._webhdfs.routes())
-        self._runner = Runner(app, handler_cancellation=True, auto_decompress=False)
+        self._runner = Runner(
+            app,
+            handler_cancellation=True,
+            auto_decompress=False,
+            shutdown_timeout=config.stop_grace_s,
+        )
         await self._runner.setup()
         site = web.TCPSite(self._runner, config.host, config.port, backlog=1024, reuse_address=True)
         try:

@@ -22,6 +22,8 @@ PAGES = [
     "docs/monitoring.md",
     "docs/events.md",
     "docs/failure-injection.md",
+    "docs/content.md",
+    "docs/operations.md",
 ]
 
 
