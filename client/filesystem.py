@@ -45,7 +45,9 @@ from ..common.messages import (
     RecoverLease,
     RemoveXattr,
     Rename,
+    RenameAll,
     Renamed,
+    RenamedAll,
     ServerInfo,
     SetMode,
     SetOwner,
@@ -416,6 +418,11 @@ class FileSystem:
         request = Rename(source=source, destination=destination, overwrite=overwrite, into=into)
         answer: Renamed = await self.call("rename", request)
         return answer.path
+
+    async def rename_all(self, renames: Sequence[Rename]) -> Sequence[str]:
+        """All of them in one step, 1,024 at most, or none; where each is now."""
+        answer: RenamedAll = await self.call("rename_all", RenameAll(renames=list(renames)))
+        return answer.paths
 
     async def delete(self, path: str, *, recursive: bool = False) -> bool:
         """Whether there was something to delete."""

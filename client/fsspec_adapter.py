@@ -34,7 +34,7 @@ from ..common.model import FileBlocks, FileStatus
 from ..common.runtime import SystemClock
 from . import ranges
 from .filesystem import FileSystem
-from .fsspec_files import FILE_OPTIONS, DfsAsyncFile, DfsFile, close_at_end
+from .fsspec_files import FILE_OPTIONS, DfsAsyncFile, DfsFile, DfsTransaction, close_at_end
 
 DEFAULT_PORT = 9870
 SETTINGS = frozenset(field.name for field in dataclasses.fields(ClientConfig))
@@ -65,6 +65,7 @@ class DfsFileSystem(AsyncFileSystem):
     protocol = "dfs"
     root_marker = "/"
     async_impl = True
+    transaction_type = DfsTransaction
     _loop: Any
     _pid: int
 

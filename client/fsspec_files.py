@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from fsspec.asyn import AbstractAsyncStreamedFile, sync
 from fsspec.spec import AbstractBufferedFile
+from fsspec.transaction import Transaction
 
 from ..common.checksum import CHUNK_BYTES
 from ..common.errors import DfsError
+from ..common.messages import MAX_BATCH, Rename
 from ..common.model import FileBlocks
 from ..common.runtime import new_uuid
 from .file_writer import FileWriter
@@ -85,6 +87,27 @@ class Upload:
         if last:
             await self._writer.close()
 
+    @property
+    def appends(self) -> bool:
+        return self._mode == "ab"
+
+    async def stage(self) -> Rename | None:
+        """Bring everything to the hidden neighbour: the rename that then commits it, `settled` to be said after. None: `commit` it."""
+        if self._over or self.appends:
+            return None
+        if self._whole is not None:
+            data, self._whole = self._whole, None
+            self._part = f"{self._path.rpartition('/')[0]}/.part-{new_uuid()}"
+            with self._fs.told(self._path):
+                await self._fs.client.write_bytes(self._part, data, **self._options)
+        if not self._part:
+            return None
+        return Rename(source=self._part, destination=self._path, overwrite=self._mode == "wb")
+
+    def settled(self) -> None:
+        """Its neighbour has the name."""
+        self._over = True
+
     async def commit(self) -> None:
         """Give the file its name. Durable when this returns."""
         if self._over:
@@ -127,6 +150,36 @@ class Upload:
         if self._part:
             with self._fs.told(self._part):
                 await self._fs.client.delete(self._part)
+
+
+class DfsTransaction(Transaction):
+    """All files written in it take their names in one step (more than 1,024 in several), and then what was appended is added,
+    file by file; if the step fails, nothing has changed."""
+
+    def complete(self, commit: bool = True) -> None:
+        fs, files = self.fs, list(self.files)
+        try:
+            if commit and fs is not None:
+                uploads = [file._upload for file in files if file._upload is not None]
+                sync(fs.loop, _commit_together, fs, uploads)
+        finally:
+            # Discards those that are not committed, and ends the transaction.
+            super().complete(commit=False)
+
+
+async def _commit_together(fs: DfsFileSystem, uploads: list[Upload]) -> None:
+    for start in range(0, len(uploads), MAX_BATCH):
+        part = uploads[start : start + MAX_BATCH]
+        renames = await asyncio.gather(*(upload.stage() for upload in part))
+        wanted = [rename for rename in renames if rename is not None]
+        if wanted:
+            with fs.told(wanted[0].destination):
+                await fs.client.rename_all(wanted)
+        for upload, rename in zip(part, renames, strict=True):
+            if rename is not None:
+                upload.settled()
+    for upload in uploads:
+        await upload.commit()
 
 
 class _DfsFileBase:

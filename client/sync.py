@@ -149,6 +149,7 @@ class FileSystem:
     get_tree = _blocking(filesystem.FileSystem.get_tree)
     mkdirs = _blocking(filesystem.FileSystem.mkdirs)
     rename = _blocking(filesystem.FileSystem.rename)
+    rename_all = _blocking(filesystem.FileSystem.rename_all)
     delete = _blocking(filesystem.FileSystem.delete)
     delete_many = _blocking(filesystem.FileSystem.delete_many)
     move_to_trash = _blocking(filesystem.FileSystem.move_to_trash)

@@ -444,6 +444,16 @@ class Renamed(Struct, frozen=True, kw_only=True):
     path: str  # where it is now
 
 
+class RenameAll(Struct, frozen=True, kw_only=True):
+    """All of *renames*, one after the other and seen by others at once; none of them if one can't be done."""
+
+    renames: Annotated[list[Rename], msgspec.Meta(max_length=MAX_BATCH)]
+
+
+class RenamedAll(Struct, frozen=True, kw_only=True):
+    paths: list[str]  # where each is now
+
+
 class Delete(Struct, frozen=True, kw_only=True):
     path: PathText
     recursive: bool = False

@@ -78,6 +78,7 @@ def _registry() -> dict[str, Operation]:
         ("allocate", m.Allocate, m.Allocation),
         ("put_files", m.PutFiles, m.StatusList),
         ("rename", m.Rename, m.Renamed),
+        ("rename_all", m.RenameAll, m.RenamedAll),
         ("delete", m.Delete, m.Deleted),
         ("delete_many", m.DeleteMany, m.DeletedMany),
         ("move_to_trash", m.MoveToTrash, m.Renamed),

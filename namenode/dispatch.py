@@ -162,6 +162,7 @@ class Dispatcher:
             "allocate": plain(whole.allocate, placed),
             "put_files": plain(whole.put_files, rules),
             "rename": plain(tree.rename),
+            "rename_all": plain(tree.rename_all),
             "delete": plain(tree.delete),
             "delete_many": plain(tree.delete_many),
             "move_to_trash": plain(tree.move_to_trash),

@@ -308,7 +308,10 @@ async def _write(call: _Call, writer: FileWriter) -> None:
     request = call.request
     async with writer:
         if "100-continue" in request.headers.get(hdrs.EXPECT, "").lower():
-            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            try:
+                await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            except ConnectionError as error:
+                raise ClientGone from error
             request.writer.output_size = 0
         gathered: list[bytes] = []
         async with contextlib.aclosing(_pieces(request)) as pieces:

@@ -31,7 +31,9 @@ from ...common.messages import (
     MkdirsMany,
     MoveToTrash,
     Rename,
+    RenameAll,
     Renamed,
+    RenamedAll,
     Stat,
     StatMany,
     StatusList,
@@ -337,6 +339,13 @@ def rename(tx: Transaction, caller: Caller, request: Rename, *, now_ms: int) -> 
         NewEvent(now_ms, "rename", source.path, caller.user, INodeId(node.inode_id), target.path)
     )
     return Renamed(path=target.path)
+
+
+def rename_all(tx: Transaction, caller: Caller, request: RenameAll, *, now_ms: int) -> RenamedAll:
+    """The store takes back what was done when one of them raises."""
+    return RenamedAll(
+        paths=[rename(tx, caller, each, now_ms=now_ms).path for each in request.renames]
+    )
 
 
 def _require_replaceable(

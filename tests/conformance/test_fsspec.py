@@ -396,6 +396,24 @@ def test_append(fs: DfsFileSystem, folder: str) -> None:
 
 
 @pytest.mark.parametrize("size", [10, 9 * MIB])
+def test_a_transaction_that_can_not_be_committed_changes_nothing(
+    fs: DfsFileSystem, folder: str, size: int
+) -> None:
+    """One of its files is refused at the end: the others, before and after it, have not appeared."""
+    fs.pipe(f"{folder}/a", b"former")
+    with pytest.raises(FileExistsError), fs.transaction:
+        for name, mode in (("a", "wb"), ("b", "xb"), ("c", "wb")):
+            with fs.open(f"{folder}/{name}", mode) as file:
+                file.write(data_of(size))
+        fs.pipe(f"{folder}/b", b"somebody else's")
+    assert fs.ls(folder, detail=False) == [f"{folder}/a", f"{folder}/b"]
+    assert (fs.cat(f"{folder}/a"), fs.cat(f"{folder}/b")) == (b"former", b"somebody else's")
+    with fs.transaction, fs.open(f"{folder}/c", "wb") as file:
+        file.write(b"x")
+    assert fs.cat(f"{folder}/c") == b"x"
+
+
+@pytest.mark.parametrize("size", [10, 9 * MIB])
 def test_a_transaction_is_all_or_nothing(fs: DfsFileSystem, folder: str, size: int) -> None:
     data = data_of(size)
     fs.pipe(f"{folder}/log", b"old ")

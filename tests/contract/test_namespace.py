@@ -47,6 +47,7 @@ from twinfs.common.messages import (
     RecoverLease,
     RemoveXattr,
     Rename,
+    RenameAll,
     SetMode,
     SetOwner,
     SetQuota,
@@ -445,6 +446,30 @@ async def test_delete(space: Space) -> None:
     assert await space.count("blocks") == await space.count("file_blocks") == 0
     assert await space.count("replicas", "state <> 2") == 0
     assert await space.count("replicas", "state = 2") == 6
+
+
+async def test_renaming_all_or_none(space: Space) -> None:
+    await space.mkdirs("/d")
+    for name in ("a", "b", "c"):
+        await space.create(f"/{name}", holder=name)
+
+    def moves(*pairs: tuple[str, str]) -> RenameAll:
+        return RenameAll(renames=[Rename(source=s, destination=d) for s, d in pairs])
+
+    before, events = await space.names("/"), await space.count("pending_events")
+    for bad in ("/nope", "/c"):
+        request = moves(("/a", "/d/a"), ("/d/a", "/d/b"), (bad, "/b"))
+        with pytest.raises((PathNotFound, PathExists)):
+            await do(space.store, tree.rename_all, request, now_ms=1)
+        assert await space.names("/") == before
+        assert await space.names("/d") == []
+        assert await space.count("pending_events") == events
+    answer = await do(
+        space.store, tree.rename_all, moves(("/a", "/d/a"), ("/d", "/e"), ("/b", "/a")), now_ms=1
+    )
+    assert answer.paths == ["/d/a", "/e", "/a"]
+    assert await space.names("/") == ["a", "c", "e"]
+    assert await space.names("/e") == ["a"]
 
 
 async def test_delete_many(space: Space) -> None:

@@ -337,6 +337,17 @@ def test_expect_continue(web: Web, place: str) -> None:
         assert connection.recv(4096).startswith(b"HTTP/1.1 403 ")  # it exists
 
 
+def test_who_goes_before_being_told_to_continue_leaves_nothing(web: Web, place: str) -> None:
+    """The fixture looks for tracebacks at the end."""
+    head = "PUT {target} HTTP/1.1\nHost: {host}\nContent-Length: 5\nExpect: 100-continue\n\n"
+    location = web.redirected("PUT", f"{place}/f", "CREATE")
+    for _ in range(5):
+        with upload(location, head) as connection:
+            connection.shutdown(socket.SHUT_WR)
+            assert b"201" not in answer_of(connection)
+    assert web.get(f"{place}/f", "GETFILESTATUS").status == 404
+
+
 def test_a_reader_may_go_when_it_has_enough(web: Web, place: str) -> None:
     web.create(f"{place}/f", data_of(20 * MIB), replication=1)
     location = web.redirected("GET", f"{place}/f", "OPEN")
