@@ -245,7 +245,7 @@ class PinPage(Struct, frozen=True, kw_only=True):
 class Collect(Struct, frozen=True, kw_only=True):
     """One small step of collecting what nothing holds and nobody touched for *grace_s* seconds."""
 
-    grace_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    grace_s: Annotated[float, msgspec.Meta(ge=0, le=1e9)] = 0.0
     limit: Annotated[int, msgspec.Meta(ge=1, le=2_000)] = 500
     dry_run: bool = False
 

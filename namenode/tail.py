@@ -135,7 +135,10 @@ class Tail:
         return await asyncio.shield(reading)
 
     async def _read_chunk(self, number: int) -> list[Entry]:
-        start, end = number * CHUNK, (number + 1) * CHUNK
+        start = number * CHUNK
+        end = min(
+            start + CHUNK, 2**63 - 1
+        )  # who asks for what comes after the last number there is
         # What was sealed does not change: only what has come since is read.
         known = self._growing[1] if self._growing[0] == number else []
         after = known[-1].event.offset if known else start

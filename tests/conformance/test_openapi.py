@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +45,7 @@ BATCHES = {
     "mkdirs_many",
     "put_files",
     "delete_many",
+    "path_cids",
 }
 
 
@@ -174,6 +176,34 @@ def test_the_namenode_serves_the_document(cluster: Cluster) -> None:
     with urllib.request.urlopen(f"{cluster.url}/v1/openapi.json") as answer:
         assert answer.headers["Content-Type"] == "application/json"
         assert json.load(answer) == DOCUMENT
+
+
+@pytest.mark.parametrize(
+    ("operation", "body", "status"),
+    [
+        ("events", {"after": 2**63 - 2}, 200),
+        ("events", {"after": 2**63 - 1}, 200),
+        ("events", {"after": 2**63}, 400),
+        ("collect", {"grace_s": 2.8e16, "dry_run": True}, 400),
+        ("collect", {"grace_s": 1e9, "dry_run": True}, 200),
+    ],
+)
+def test_numbers_at_the_ends_of_what_is_allowed(
+    cluster: Cluster, operation: str, body: dict[str, Any], status: int
+) -> None:
+    """What the fuzzer found once."""
+    request = urllib.request.Request(
+        f"{cluster.url}/v1/{operation}",
+        json.dumps(body).encode(),
+        {"Content-Type": "application/json", "X-TwinFS-User": getpass.getuser()},
+    )
+    try:
+        with urllib.request.urlopen(request) as answer:
+            found = answer.status
+    except urllib.error.HTTPError as refused:
+        found = refused.code
+        refused.close()
+    assert found == status
 
 
 @pytest.mark.timeout(600)
