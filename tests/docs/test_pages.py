@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .page import commands_of, matches, run_page
+from .page import blocks_of, commands_of, matches, run_page
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGES = [
@@ -24,6 +24,8 @@ PAGES = [
     "docs/failure-injection.md",
     "docs/content.md",
     "docs/operations.md",
+    "docs/recovery.md",
+    "docs/upgrade.md",
 ]
 
 
@@ -44,6 +46,16 @@ def test_every_command_of_the_page_works(name: str, tmp_path: Path) -> None:
             capture_output=True,
             check=False,
         )
+
+
+# Its blocks have placeholders for CIDs, and directories of a real machine; what they do, tests/integration/test_cli_peers.py tries.
+BY_OTHER_TESTS = {"docs/peers.md"}
+
+
+def test_no_page_with_commands_is_forgotten() -> None:
+    pages = ["README.md", *(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))]
+    shown = {name for name in pages if blocks_of((ROOT / name).read_text(encoding="utf-8"))}
+    assert shown == {*PAGES, "docs/webhdfs.md"} | BY_OTHER_TESTS
 
 
 def test_a_page_that_is_wrong_is_found(tmp_path: Path) -> None:
