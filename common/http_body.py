@@ -11,6 +11,7 @@ from .errors import InvalidRequest
 
 RAW_BYTES: Final = 64 * 1024  # of chunked bodies, received and not decoded yet
 MAX_LINE_BYTES: Final = 8 * 1024  # of a chunk's size with its extensions, and of a trailer
+LOOK_BYTES: Final = 64  # looked through for the end of a line at a time
 MAX_TRAILERS: Final = 64
 _SIZE = re.compile(rb"([0-9a-fA-F]{1,15})[ \t]*(?:;[^\r\n]*)?\r\n")
 _END: Final = b"\r\n"
@@ -96,7 +97,9 @@ class BodyReader:
 
     def _next_line(self, limit: int) -> bytes:
         while True:
-            found = self._raw[self._at : self._end].tobytes()[: limit + 1]
+            # Of a size, mostly: the data after it are not to be copied for each.
+            near = self._raw[self._at : min(self._end, self._at + min(limit + 1, LOOK_BYTES))]
+            found = near.tobytes()
             stop = found.find(b"\n") + 1
             self._line += found[:stop] if stop else found
             self._at += stop or len(found)
@@ -106,4 +109,5 @@ class BodyReader:
                 line = bytes(self._line)
                 self._line.clear()
                 return line
-            self._refill()
+            if self._at == self._end:
+                self._refill()
