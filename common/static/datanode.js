@@ -10,6 +10,9 @@ function draw(found) {
   const passed = before ? (found.time_ms - before.time_ms) / 1000 : 0;
   const per = (key) => (passed > 0 ? Math.max(0, found.traffic[key] - before.traffic[key]) / passed : 0);
   const tile = (label, value, ...more) => h("section", { class: "card" }, h("div", { class: "label" }, label), h("div", { class: "value" }, value), ...more);
+  const kind = found.namenodes.length ? "TwinFS DataNode" : "TwinFS peer";
+  document.title = kind;
+  document.querySelector(".brand span").textContent = kind;
   const failed = found.volumes.filter((volume) => volume.failure).length;
   replace(main,
     h("section", { class: `card health ${failed ? "bad" : ""}` }, h("div", { class: "grow" }, h("h1", {}, failed ? `${plural(failed, "volume")} out of service` : "All volumes are in service"), h("div", { class: "dim small" }, `TwinFS ${found.version}, up ${duration(found.up_s)}, rack `, name(found.rack), ", ", h("span", { class: "mono" }, found.uuid)))),

@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Page, expect
 from twinfs.client import sync
 from twinfs.common.errors import PathNotFound
 
-from ..support.cluster import Cluster, running, wait_until
+from ..support.cluster import Cluster, Server, running, wait_until
 from .browser import Complaints, browser, open_page, shot
 from .conftest import ask
 
@@ -420,6 +420,28 @@ def test_a_datanodes_own_page(cluster: Cluster, page: Page) -> None:
     expect(page.get_by_role("heading", level=1)).to_have_text("All volumes are in service")
     expect(page.get_by_text("answered")).to_be_visible()
     shot(page, "datanode")
+
+
+def test_a_plain_peers_own_page(tmp_path: Path, page: Page) -> None:
+    peer = Server(
+        tmp_path,
+        "peer",
+        "twinfs.datanode",
+        [
+            *("--dir", str(tmp_path / "volume"), "--bootstrap", "none"),
+            *("--port", "0", "--data-port", "0"),
+        ],
+    )
+    try:
+        peer.start()
+        page.goto(f"http://{peer.facts['http']}/")
+        expect(page.get_by_role("heading", level=1)).to_have_text("All volumes are in service")
+        expect(page.locator(".brand")).to_have_text("TwinFS peer")
+        expect(page.get_by_text("None: this is a plain peer.")).to_be_visible()
+        assert page.evaluate(CONTRAST) == []
+        shot(page, "peer")
+    finally:
+        assert peer.stop() == 0
 
 
 def test_the_content_side(cluster: Cluster, fs: sync.FileSystem, folder: str, page: Page) -> None:
