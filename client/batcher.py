@@ -6,10 +6,13 @@ Like group commit: while a batch is on its way, others gather; a lonely caller w
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from ..common import tracing
 from ..common.checksum import digest_of
 from ..common.codec import error_of
 from ..common.errors import DfsError, LeaseLost, NotEnoughReplicas
@@ -35,10 +38,12 @@ from ..common.transfer import SmallBlock
 from .block_writer import PipelineBroken, write_many
 from .session import Session
 
+log = logging.getLogger(__name__)
 BATCH_FILES = 256
 BATCH_BYTES = 2 * 1024 * 1024
 ALLOCATED_AT_ONCE = 256
 IN_FLIGHT = 3
+MAX_LINKS = 32  # of a span
 
 
 @dataclass(slots=True)
@@ -69,12 +74,29 @@ def _cancel(waiting: Sequence[tuple[Any, asyncio.Future[Any]]]) -> None:
         future.cancel()
 
 
+def _together(
+    name: str, origins: Sequence[tracing.Origin | None]
+) -> contextlib.AbstractContextManager[Any]:
+    """What is done for several callers at once belongs to the first of them that has a request; the trace links to the others'."""
+    known = list(dict.fromkeys(origin for origin in origins if origin is not None))
+    if not known:
+        return tracing.within(None)
+    first, *others = known
+    if others and log.isEnabledFor(logging.DEBUG):
+        ids = ", ".join(origin.request_id for origin in others)
+        log.debug("%s of %s takes along %s", name, first.request_id, ids)
+    links = tuple(origin.traceparent for origin in others[:MAX_LINKS])
+    return tracing.span(name, origin=first, links=links, files=len(origins))
+
+
 class SmallWriter:
     """Puts small files in batches."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._queue: list[tuple[SmallFile, asyncio.Future[FileStatus]]] = []
+        # Whose each of the queue is, where anybody's.
+        self._origins: dict[asyncio.Future[FileStatus], tracing.Origin] = {}
         self._running = 0
         self._free: dict[int, list[_Ids]] = {}  # by replication; each with a pipeline of its own
 
@@ -82,6 +104,9 @@ class SmallWriter:
         """Durable when this returns."""
         future: asyncio.Future[FileStatus] = asyncio.get_running_loop().create_future()
         self._queue.append((file, future))
+        origin = tracing.current()
+        if origin is not None:
+            self._origins[future] = origin
         if self._running < IN_FLIGHT:
             self._start()
         return await future
@@ -98,8 +123,10 @@ class SmallWriter:
             await asyncio.sleep(0)  # callers of this turn of the loop come along
             while self._queue:
                 batch = self._take()
+                origins = [self._origins.pop(future, None) for _, future in batch]
                 try:
-                    results = await self.put_group([file for file, _ in batch])
+                    with _together("put_small_files", origins):
+                        results = await self.put_group([file for file, _ in batch])
                 except Exception as error:
                     _fail(batch, error)
                     continue
@@ -112,6 +139,7 @@ class SmallWriter:
                         future.set_result(result)
         except asyncio.CancelledError:  # the session is being closed
             _cancel([*batch, *self._queue])
+            self._origins.clear()
             raise
         finally:
             self._running -= 1
@@ -156,9 +184,10 @@ class SmallWriter:
         while True:
             first, allocation = await self._ids(len(files), replication)
             try:
-                commits = await self._session.run(
-                    self._write, files, first, allocation, allocation.nodes
-                )
+                with tracing.span("write_small_blocks", "client", files=len(files)):
+                    commits = await self._session.run(
+                        self._write, files, first, allocation, allocation.nodes
+                    )
             except PipelineBroken as error:
                 self._free.clear()
                 await trials.failed(error, error.failed)
@@ -316,12 +345,14 @@ class SmallReader:
         self._session = session
         self._lookups: list[tuple[str, asyncio.Future[FileBlocks]]] = []
         self._locating = 0
+        self._origins: dict[asyncio.Future[Any], tracing.Origin] = {}  # of both kinds
         self._reads: dict[str, list[tuple[Block, asyncio.Future[bytes | None]]]] = {}
         self._reading: dict[str, int] = {}
 
     async def locate(self, path: str) -> FileBlocks:
         future: asyncio.Future[FileBlocks] = asyncio.get_running_loop().create_future()
         self._lookups.append((path, future))
+        self._note(future)
         if self._locating < IN_FLIGHT:
             self._locating += 1
             self._session.spawn(asyncio.create_task(self._locate(), name="locate"))
@@ -334,9 +365,10 @@ class SmallReader:
             while self._lookups:
                 batch, self._lookups = self._lookups[:BATCH_FILES], self._lookups[BATCH_FILES:]
                 try:
-                    answer: LocatedMany = await self._session.namenode.call(
-                        "locate_many", LocateMany(paths=[path for path, _ in batch])
-                    )
+                    with self._together("locate_files", batch):
+                        answer: LocatedMany = await self._session.namenode.call(
+                            "locate_many", LocateMany(paths=[path for path, _ in batch])
+                        )
                 except DfsError as error:
                     for _, future in batch:
                         if not future.done():
@@ -359,10 +391,21 @@ class SmallReader:
         finally:
             self._locating -= 1
 
+    def _note(self, future: asyncio.Future[Any]) -> None:
+        origin = tracing.current()
+        if origin is not None:
+            self._origins[future] = origin
+
+    def _together(
+        self, name: str, batch: Sequence[tuple[Any, asyncio.Future[Any]]]
+    ) -> contextlib.AbstractContextManager[Any]:
+        return _together(name, [self._origins.pop(future, None) for _, future in batch])
+
     async def read(self, node: NodeAddress, block: Block) -> bytes | None:
         """A whole block of at most one chunk; None if the node could not serve it rightly."""
         future: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
         self._reads.setdefault(node.data, []).append((block, future))
+        self._note(future)
         if self._reading.get(node.data, 0) < IN_FLIGHT:
             self._reading[node.data] = self._reading.get(node.data, 0) + 1
             self._session.spawn(asyncio.create_task(self._read(node), name="small reads"))
@@ -375,9 +418,10 @@ class SmallReader:
             while waiting := self._reads.get(node.data):
                 batch, self._reads[node.data] = waiting[:BATCH_FILES], waiting[BATCH_FILES:]
                 try:
-                    found = await self._session.run(
-                        self._session.blocks.read_many, node, [block for block, _ in batch]
-                    )
+                    with self._together("read_small_files", batch):
+                        found = await self._session.run(
+                            self._session.blocks.read_many, node, [block for block, _ in batch]
+                        )
                 except DfsError:
                     found = [None] * len(batch)
                 except Exception as error:

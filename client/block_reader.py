@@ -21,7 +21,6 @@ from ..common.messages import BadReplica
 from ..common.model import Block, BlockRef, LocatedBlock, NodeAddress
 from ..common.transfer import (
     MAX_MANY_BYTES,
-    Kind,
     OpenReplica,
     ReadBlock,
     ReadMany,
@@ -250,7 +249,7 @@ class BlockReader:
             except DfsError as error:
                 raise _Refused(error) from None
             try:
-                connection.send_frame(Kind.REQUEST, OpenReplica(block=block.ref, digests=True))
+                connection.send_request(OpenReplica(block=block.ref, digests=True))
                 ready, descriptor = connection.receive_with_descriptor(ReadReady)
             except (BlockNotFound, StaleGeneration) as error:
                 self._pool.give(node, connection)

@@ -255,7 +255,7 @@ def write_many(
         try:
             connection, used = pool.take(nodes[0])
             try:
-                connection.send_frame(Kind.REQUEST, request)
+                connection.send_request(request)
                 for start in range(0, len(parts), 512):
                     connection.send(*parts[start : start + 512])
                 done = connection.receive_response(WriteManyDone)

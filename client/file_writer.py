@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
 from types import TracebackType
-from typing import Protocol
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
+from ..common import tracing
 from ..common.checksum import CHUNK_BYTES
 from ..common.errors import DfsError, InvalidRequest, PipelineFailed
 from ..common.messages import (
@@ -27,6 +29,21 @@ from .dag_nodes import file_dag
 from .session import Session
 
 log = logging.getLogger(__name__)
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _as_its_request(
+    method: Callable[Concatenate[FileWriter, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[FileWriter, P], Coroutine[Any, Any, T]]:
+    """Whatever task calls *method*: what it does belongs to the request that opened the file."""
+
+    async def run(self: FileWriter, /, *args: P.args, **named: P.kwargs) -> T:
+        with tracing.within(self._span.origin):
+            return await method(self, *args, **named)
+
+    run.__doc__ = method.__doc__
+    return run
 
 
 class Source(Protocol):
@@ -64,6 +81,8 @@ class FileWriter:
         self._chunk = bytearray()
         self._finishing: list[asyncio.Task[BlockCommit]] = []
         self._error: DfsError | None = None
+        origin = tracing.current() or tracing.Origin(session.namenode.new_request_id())
+        self._span = tracing.begin("write_file", origin)
         self.closed = False
 
     @property
@@ -94,6 +113,7 @@ class FileWriter:
 
     # --- writing ---
 
+    @_as_its_request
     async def write(self, data: bytes | bytearray | memoryview) -> int:
         """Take all of *data*; returns its length."""
         self._require_open()
@@ -159,6 +179,7 @@ class FileWriter:
         if len(self._finishing) > self._session.config.parallel_blocks:
             await asyncio.wait([self._finishing[0]])
 
+    @_as_its_request
     async def write_from(self, source: Source, threads: Executor) -> None:
         """Take all that comes from *source*; one of *threads* moves the bytes, and the loop is asked once a block only.
 
@@ -172,7 +193,7 @@ class FileWriter:
             while await loop.run_in_executor(threads, source.more):
                 writer = await self._current()
                 try:
-                    await loop.run_in_executor(threads, self._fill, writer, source)
+                    await loop.run_in_executor(threads, tracing.carried(self._fill), writer, source)
                 except PipelineBroken as error:
                     writer = await self._recover(writer, error)
                 if writer.length >= self._block_size:
@@ -362,6 +383,7 @@ class FileWriter:
         """hsync: as `flush`, and fsynced on every node of the pipeline."""
         await self._sync(Flag.FLUSH | Flag.SYNC)
 
+    @_as_its_request
     async def _sync(self, flags: Flag) -> None:
         self._require_open()
         try:
@@ -399,6 +421,7 @@ class FileWriter:
             self._error = error
             raise
 
+    @_as_its_request
     async def close(self) -> None:
         """Finish the file. If it can't be finished, it stays open for write, and lease recovery closes it."""
         if self.closed:
@@ -420,6 +443,8 @@ class FileWriter:
         except BaseException:
             await self.abandon()
             raise
+        self._span.note(bytes=self._position)
+        self._span.end()
         self.closed = True
 
     async def _dag(self) -> FileDag | None:
@@ -445,6 +470,8 @@ class FileWriter:
 
     async def abandon(self) -> None:
         """Stop writing without closing the file."""
+        if not self.closed:
+            self._span.end("abandoned")
         self.closed = True
         for task in self._finishing:
             task.cancel()

@@ -74,6 +74,7 @@ from .dag_nodes import chunk_digests
 from .file_reader import FileReader
 from .file_writer import FileWriter
 from .globs import glob
+from .requests import one_request
 from .session import LocalWriters, Session
 from .stream_put import StreamAppend, StreamPut
 from .trees import TransferReport
@@ -190,6 +191,7 @@ class FileSystem:
         """A reader of a file as it was when it was located."""
         return FileReader(self._session, found)
 
+    @one_request
     async def open(
         self,
         path: str,
@@ -224,10 +226,12 @@ class FileSystem:
         status = await self._reopen("create", create)
         return FileWriter(self._session, OpenedFile(status=status), fresh=True)
 
+    @one_request
     async def stream_put(self, file: PutFile) -> FileWriter:
         """A writer for bytes to come whose number nobody knows: the file appears, whole, when it is closed."""
         return await StreamPut.start(self._session, file)
 
+    @one_request
     async def stream_append(self, path: str) -> FileWriter:
         """A writer at the end of a file, which adds all when it is closed, or nothing when it is abandoned."""
         await self._session.keep_lease()
@@ -250,6 +254,7 @@ class FileSystem:
                 await asyncio.sleep(LEASE_WAIT_S)
         raise AssertionError("unreachable")
 
+    @one_request
     async def write_bytes(
         self,
         path: str,
@@ -280,6 +285,7 @@ class FileSystem:
             self._session, lambda offset, size: view[offset : offset + size], len(view), file
         )
 
+    @one_request
     async def read_bytes(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
         """A whole file, or a range of it (cut at its end)."""
         if offset < 0 or (length is not None and length < 0):
@@ -295,6 +301,7 @@ class FileSystem:
             size = reader.length - offset if length is None else length
             return await reader.pread(offset, max(0, size))
 
+    @one_request
     async def truncate(self, path: str, length: int) -> FileStatus:
         """Cut a closed file to *length* bytes; done when this returns."""
         await self._session.keep_lease()
@@ -307,6 +314,7 @@ class FileSystem:
             await writer.close()
         return writer.status
 
+    @one_request
     async def put_file(
         self,
         local: str | os.PathLike[str],
@@ -333,6 +341,7 @@ class FileSystem:
         )
         return await trees.put_file(self._session, self._small_writer, source, file, progress)
 
+    @one_request
     async def get_file(
         self,
         path: str,
@@ -358,6 +367,7 @@ class FileSystem:
         )
         return status
 
+    @one_request
     async def put_tree(
         self,
         local: str | os.PathLike[str],
@@ -382,6 +392,7 @@ class FileSystem:
             progress=progress,
         )
 
+    @one_request
     async def get_tree(
         self,
         path: str,

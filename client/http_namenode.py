@@ -6,12 +6,13 @@ Imports neither aiohttp nor asyncio, which would take longer than the call.
 from __future__ import annotations
 
 import http.client
+import logging
 import os
 import threading
 import urllib.parse
 from typing import Any
 
-from ..common import codec
+from ..common import codec, tracing
 from ..common.codec import MSGPACK, error_of, pack
 from ..common.errors import (
     Busy,
@@ -29,8 +30,9 @@ from ..common.model import Struct
 from ..common.operations import OPERATIONS
 from ..common.proxy import parse_proxy
 from ..common.retry import backoff_s
-from ..common.runtime import SystemClock, system_random
+from ..common.runtime import SystemClock, elapsed_timer, system_random
 
+log = logging.getLogger(__name__)
 CALL_TIMEOUT_S = 120.0
 RETRIED = (Unavailable, SafeMode, ShuttingDown, Busy, StoreConflict, StoreUnavailable)
 
@@ -75,7 +77,11 @@ class HttpNameNode:
         attempt = 0
         while True:
             try:
-                return self._once(operation, request, name)
+                began_s = elapsed_timer()
+                with tracing.span(operation, "client"):
+                    answer = self._once(operation, request, name)
+                log.debug("%s took %.1f ms", operation, (elapsed_timer() - began_s) * 1e3)
+                return answer
             except RETRIED as error:
                 self._turn()
                 delay_s = backoff_s(attempt, self._rng, base_s=0.05, cap_s=2.0)
@@ -95,6 +101,11 @@ class HttpNameNode:
         url, host, port = self._places[0]
         try:
             headers["X-TwinFS-User"] = self._user
+            origin = tracing.current()
+            if origin is not None:
+                headers["X-TwinFS-Origin"] = origin.request_id
+                if origin.traceparent:
+                    headers["traceparent"] = origin.traceparent
             if self._connection is None:
                 proxy = self._proxy
                 self._connection = http.client.HTTPConnection(

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 import aiohttp
 import msgspec
 
-from ..common import codec
+from ..common import codec, tracing
 from ..common.codec import error_of, pack
 from ..common.errors import (
     Busy,
@@ -36,7 +36,7 @@ from ..common.messages import (
 from ..common.model import Struct
 from ..common.operations import OPERATIONS
 from ..common.retry import backoff_s
-from ..common.runtime import Clock, SystemClock, system_random
+from ..common.runtime import Clock, SystemClock, elapsed_timer, system_random
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -57,12 +57,17 @@ class NameNode(Protocol):
 class _Pending:
     """A call that has no answer yet."""
 
-    __slots__ = ("decode", "encoded", "future", "sent")
+    __slots__ = ("decode", "encoded", "future", "origin", "sent")
 
     def __init__(
-        self, encoded: bytes, future: asyncio.Future[Any], decode: Callable[[Any], Any]
+        self,
+        encoded: bytes,
+        future: asyncio.Future[Any],
+        decode: Callable[[Any], Any],
+        origin: bytes,
     ) -> None:
         self.encoded = encoded  # operation and request, as they stand in the frame
+        self.origin = origin  # what stands at the end of it, if anything does
         self.future = future
         self.decode = decode
         self.sent = False
@@ -123,11 +128,31 @@ class RpcNameNode:
 
     async def call(self, operation: str, request: Struct) -> Any:
         """See `NameNode`. What the NameNode asks to try later is tried again for `retry_s`."""
+        if tracing.is_on() or log.isEnabledFor(logging.DEBUG):
+            return await self._told(operation, request)
+        return await self._call(operation, request)
+
+    async def _call(self, operation: str, request: Struct) -> Any:
         call_id = self._next_id = self._next_id + 1
         try:
             return await self._start(operation, request, call_id, again=False)
         except RETRIED as error:
             return await self._again(operation, request, call_id, error)
+
+    async def _told(self, operation: str, request: Struct) -> Any:
+        """A call that is traced, or logged."""
+        began_s = elapsed_timer()
+        origin = tracing.current() or tracing.Origin(self.new_request_id())
+        with tracing.span(operation, "client", origin=origin):
+            try:
+                return await self._call(operation, request)
+            finally:
+                log.debug("%s took %.1f ms", operation, (elapsed_timer() - began_s) * 1e3)
+
+    def new_request_id(self) -> str:
+        """For work of several calls: of the same form as a call's, and like none of them."""
+        self._next_id += 1
+        return f"{self._client_id.hex()}-{self._next_id}"
 
     def start(self, operation: str, request: Struct) -> asyncio.Future[Any]:
         """Send a call without waiting for it; not tried again when refused."""
@@ -147,7 +172,9 @@ class RpcNameNode:
         if len(encoded) > MAX_FRAME_BYTES - 64:
             raise RequestTooLarge(f"a request of {len(encoded)} bytes is too large; split it")
         future = self._loop.create_future()
-        pending = _Pending(encoded, future, self._decoders[operation])
+        origin = tracing.current()
+        tail = b"" if origin is None else pack(origin.request_id) + pack(origin.traceparent)
+        pending = _Pending(encoded, future, self._decoders[operation], tail)
         # Under its former id: an earlier sending may have been carried out although this one was refused.
         pending.sent = again
         self._pending[call_id] = pending
@@ -189,8 +216,13 @@ class RpcNameNode:
             pending = self._pending.get(call_id)
             if pending is None:
                 continue
+            origin = pending.origin
             encoded = (
-                b"\x94" + pack(call_id) + pending.encoded + (b"\xc3" if pending.sent else b"\xc2")
+                (b"\x96" if origin else b"\x94")
+                + pack(call_id)
+                + pending.encoded
+                + (b"\xc3" if pending.sent else b"\xc2")
+                + origin
             )
             if parts and (size + len(encoded) > MAX_FRAME_FILL or len(parts) >= MAX_CALLS):
                 self._send_frame(socket, parts)

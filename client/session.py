@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
+from ..common import tracing
 from ..common.config import ClientConfig
 from ..common.errors import DfsError
 from ..common.messages import BadReplica, GetServerInfo, RenewLease, ReportBadReplicas, ServerInfo
@@ -52,6 +53,7 @@ class Session:
         local: LocalWriters | None = None,
     ) -> None:
         self.config = config
+        tracing.set_up("client", config.otlp_endpoint, config.trace_share)
         self._local = local
         self.clock = clock or SystemClock()
         self.rng = rng or system_random()
@@ -85,7 +87,7 @@ class Session:
         """As `run`, without waiting."""
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
-        return self._loop.run_in_executor(self._threads, call, *args)
+        return self._loop.run_in_executor(self._threads, tracing.carried(call), *args)
 
     @property
     def near(self) -> NodeId:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from ..common import tracing
 from ..common.checksum import CHUNK_BYTES
 from ..common.codec import error_of
 from ..common.errors import LeaseLost
@@ -125,9 +126,10 @@ async def _block(
                 progress(count)
 
         try:
-            return await session.run(
-                _send, session, allocation, read_at, offset, size, needed, moved
-            )
+            with tracing.span("write_block", "client", bytes=size):
+                return await session.run(
+                    _send, session, allocation, read_at, offset, size, needed, moved
+                )
         except (PipelineBroken, LeaseLost) as error:
             if progress is not None:
                 progress(-sent)

@@ -29,6 +29,11 @@ def _positive(config: Any, *names: str) -> None:
             raise InvalidConfig(f"{name} must be greater than 0")
 
 
+def _endpoint(url: str) -> None:
+    if url not in ("", "program") and not url.startswith(("http://", "https://")):
+        raise InvalidConfig(f"otlp_endpoint must be an http:// URL, not {url!r}")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NameNodeConfig:
     """`dfs namenode`."""
@@ -107,11 +112,13 @@ class NameNodeConfig:
     stop_grace_s: float = 20.0  # what is in flight gets so long to end when the process is to stop, then it is cut off
     log_level: str = "INFO"  # or "DEBUG", "WARNING", "ERROR"
     log_format: str = "text"  # or "json"
+    otlp_endpoint: str = ""  # http://HOST:4318 of an OpenTelemetry collector (extra "otel"); "" = no traces, and no cost
 
     def __post_init__(self) -> None:
         _positive(self, "replication", "min_replicas", "heartbeat_interval_s", "lease_timeout_s")
         _positive(self, "readers", "cache_mib", "block_bytes", "max_request_bytes")
         _positive(self, "max_transfers_per_node", "stop_grace_s")
+        _endpoint(self.otlp_endpoint)
         if self.block_bytes % MIB or self.block_bytes > MAX_BLOCK_BYTES:
             raise InvalidConfig("block_bytes must be a multiple of 1 MiB, 128 MiB at most")
         if self.dead_after_s <= 3 * self.heartbeat_interval_s:
@@ -180,6 +187,7 @@ class DataNodeConfig:
     stop_grace_s: float = 20.0  # what is in flight gets so long to end when the process is to stop, then it is cut off
     log_level: str = "INFO"  # or "DEBUG", "WARNING", "ERROR"
     log_format: str = "text"  # or "json"
+    otlp_endpoint: str = ""  # http://HOST:4318 of an OpenTelemetry collector (extra "otel"); "" = no traces, and no cost
 
     def __post_init__(self) -> None:
         _positive(self, "max_connections", "transfer_memory_mib", "stall_timeout_s", "report_page")
@@ -193,6 +201,7 @@ class DataNodeConfig:
             raise InvalidConfig("failed_volumes_tolerated and reserved_bytes must not be negative")
         if not 0 <= self.small_block_bytes <= MIB:
             raise InvalidConfig("small_block_bytes must be between 0 and 1 MiB")
+        _endpoint(self.otlp_endpoint)
         _positive(self, "provider_ttl_s", "peer_refresh_s", "pin_dead_after_s", "accept_pins_gib")
         _positive(self, "stop_grace_s")
         parse_proxy(self.proxy)
@@ -230,12 +239,17 @@ class ClientConfig:
         True  # read through the DataNode's Unix socket where it is on this machine
     )
     proxy: str = ""  # http://NAME@HOST:PORT of an HTTP proxy for all connections; "" = none
+    otlp_endpoint: str = ""  # http://HOST:4318 of an OpenTelemetry collector (extra "otel"), or "program": as the program has set up; "" = no traces
+    trace_share: float = 1.0  # of the requests that begin here, so many are traced, from 0 to 1
     trash: bool = True  # rm moves to the trash where the cluster has one
     working_directory: str = ""  # "" = /user/USER
 
     def __post_init__(self) -> None:
         _positive(self, "retry_s", "connect_timeout_s", "read_timeout_s", "parallel_blocks")
         _positive(self, "ack_window_packets", "ack_timeout_s")
+        if not 0 <= self.trace_share <= 1:
+            raise InvalidConfig("trace_share must lie between 0 and 1")
+        _endpoint(self.otlp_endpoint)
         if self.durability not in ("synced", "replicated"):
             raise InvalidConfig('durability must be "synced" or "replicated"')
         if not self.namenode.startswith(("http://", "https://")):

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import msgspec
 
+from . import tracing
 from .codec import error_of, unpack
 from .errors import ConnectionLost, DfsError, InvalidRequest, TimedOut, Unavailable
 from .messages import Failure
@@ -136,6 +137,15 @@ class FrameSocket:
 
     def send_frame(self, kind: Kind, body: Struct, flags: Flag = Flag.NONE) -> None:
         self.send(pack_frame(kind, body, flags))
+
+    def send_request(self, request: Request) -> None:
+        """*request*, and whose work it is."""
+        origin = tracing.current()
+        if origin is not None:
+            request = msgspec.structs.replace(
+                request, request_id=origin.request_id, traceparent=origin.traceparent
+            )
+        self.send(pack_frame(Kind.REQUEST, request))
 
     def send_error(self, error: DfsError) -> None:
         self.error_code = error.code
@@ -270,5 +280,5 @@ def connect(
 
 def ask(framed: FrameSocket, request: Request, kind: type[T]) -> T:
     """One request and its response."""
-    framed.send_frame(Kind.REQUEST, request)
+    framed.send_request(request)
     return framed.receive_response(kind)

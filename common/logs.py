@@ -6,7 +6,21 @@ import json
 import logging
 import sys
 
+from . import tracing
 from .errors import InvalidConfig
+
+
+class _Origins(logging.Filter):
+    """Gives every line the id of the request that it belongs to, if there is one."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        request_id = (getattr(record, "fields", None) or {}).get("request_id", "")
+        if not request_id:
+            origin = tracing.current()
+            request_id = "" if origin is None else origin.request_id
+        record.request_id = request_id
+        record.origin = f" [{request_id}]" if request_id else ""
+        return True
 
 
 class JsonFormatter(logging.Formatter):
@@ -22,6 +36,9 @@ class JsonFormatter(logging.Formatter):
         fields = getattr(
             record, "fields", None
         )  # what `extra={"fields": {...}}` says, for programs
+        request_id = getattr(record, "request_id", "")
+        if request_id:
+            entry["request_id"] = request_id
         if fields:
             entry.update(fields)
         if record.exc_info:
@@ -48,10 +65,11 @@ def set_up(level: str, form: str) -> None:
     if form not in ("text", "json"):
         raise InvalidConfig(f'log_format must be "text" or "json", not {form!r}')
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(_Origins())
     handler.setFormatter(
         JsonFormatter()
         if form == "json"
-        else logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+        else logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s%(origin)s")
     )
     logging.basicConfig(level=number, handlers=[handler], force=True)
     logging.getLogger("aiohttp.server").addFilter(_calmly)

@@ -32,6 +32,7 @@ from .model import (
     TargetBlock,
     TimeMs,
 )
+from .tracing import REQUEST_ID, TRACEPARENT
 
 WIRE_VERSION = 1
 MAX_BATCH = 1024  # entries in any list of a request
@@ -767,6 +768,9 @@ class Call(msgspec.Struct, frozen=True, array_like=True, gc=False):
     operation: str
     request: msgspec.Raw
     resent: bool = False  # may have been carried out before: look for its recorded answer
+    # Where it comes from (common/tracing.py); "" where it is a request of its own.
+    request_id: Annotated[str, msgspec.Meta(pattern=REQUEST_ID)] = ""
+    traceparent: Annotated[str, msgspec.Meta(pattern=TRACEPARENT)] = ""
 
 
 class Reply(msgspec.Struct, frozen=True, array_like=True, gc=False):

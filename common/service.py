@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Protocol
 
-from . import disk
+from . import disk, tracing
 from .errors import DfsError, InvalidConfig, StoreError, exit_code
 
 log = logging.getLogger(__name__)
@@ -105,4 +105,6 @@ def run(
     except OSError as error:
         print(f"{name}: {error.strerror or error}", file=sys.stderr)
         return 1
+    finally:
+        tracing.close()
     return 0

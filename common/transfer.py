@@ -52,6 +52,7 @@ from .model import (
     NonNegative,
     Struct,
 )
+from .tracing import REQUEST_ID, TRACEPARENT
 
 PREAMBLE = b"TwinFS\x00\x01"  # the last byte is the version of this protocol
 HEADER = struct.Struct(">IBBH")
@@ -79,7 +80,14 @@ class Flag(enum.IntFlag):
     SYNC = 8
 
 
-class WriteBlock(Struct, frozen=True, kw_only=True, tag="write-block"):
+class Traced(Struct, frozen=True, kw_only=True):
+    """What every request may say about where it comes from (common/tracing.py); since version 1, absent means nowhere."""
+
+    request_id: Annotated[str, msgspec.Meta(pattern=REQUEST_ID)] = ""
+    traceparent: Annotated[str, msgspec.Meta(pattern=TRACEPARENT)] = ""
+
+
+class WriteBlock(Traced, frozen=True, kw_only=True, tag="write-block"):
     """Write a block through this node and then *targets*, in order (this node not among them).
 
     *base*: begin with the first bytes of another replica (its chunk-aligned part keeps its digests).
@@ -124,7 +132,7 @@ class SmallBlock(Struct, frozen=True, kw_only=True):
     digest: bytes  # BLAKE3 of the bytes (at most one chunk)
 
 
-class WriteMany(Struct, frozen=True, kw_only=True, tag="write-many"):
+class WriteMany(Traced, frozen=True, kw_only=True, tag="write-many"):
     """Whole small blocks (each at most 1 MiB, one chunk), stored on this node and *targets*."""
 
     items: Annotated[list[SmallBlock], msgspec.Meta(min_length=1, max_length=MAX_MANY_ITEMS)]
@@ -140,7 +148,7 @@ class WriteManyDone(Struct, frozen=True, kw_only=True):
     failures: list[str] = []
 
 
-class ReadBlock(Struct, frozen=True, kw_only=True, tag="read-block"):
+class ReadBlock(Traced, frozen=True, kw_only=True, tag="read-block"):
     """Bytes of a replica. Chunk-aligned *offset*s verify without waste. *length* -1: to its end."""
 
     block: BlockRef
@@ -160,7 +168,7 @@ class ReadReady(Struct, frozen=True, kw_only=True):
     descriptor: bool = False
 
 
-class ReadMany(Struct, frozen=True, kw_only=True, tag="read-many"):
+class ReadMany(Traced, frozen=True, kw_only=True, tag="read-many"):
     """Whole small finalized blocks."""
 
     blocks: Annotated[list[BlockRef], msgspec.Meta(min_length=1, max_length=MAX_MANY_ITEMS)]
@@ -172,25 +180,25 @@ class ReadManyReady(Struct, frozen=True, kw_only=True):
     lengths: list[int]
 
 
-class OpenReplica(Struct, frozen=True, kw_only=True, tag="open-replica"):
+class OpenReplica(Traced, frozen=True, kw_only=True, tag="open-replica"):
     block: BlockRef
     digests: bool = False
 
 
-class ReplicaInfo(Struct, frozen=True, kw_only=True, tag="replica-info"):
+class ReplicaInfo(Traced, frozen=True, kw_only=True, tag="replica-info"):
     """Length, digests and state of a replica: answered by ReadReady with length 0."""
 
     block: BlockRef
 
 
-class BeginRecovery(Struct, frozen=True, kw_only=True, tag="begin-recovery"):
+class BeginRecovery(Traced, frozen=True, kw_only=True, tag="begin-recovery"):
     """Stop any writer of the replica and say what is here (ReadReady, length 0); older generations refused afterwards."""
 
     block: BlockRef
     new_generation: GenerationStamp
 
 
-class FinishRecovery(Struct, frozen=True, kw_only=True, tag="finish-recovery"):
+class FinishRecovery(Traced, frozen=True, kw_only=True, tag="finish-recovery"):
     """Cut the replica to *length*, finalize it durably in the new generation; answered by WriteDone."""
 
     block: BlockRef
@@ -271,6 +279,7 @@ __all__ = [
     "ReplicaInfo",
     "Request",
     "SmallBlock",
+    "Traced",
     "WriteBlock",
     "WriteDone",
     "WriteMany",

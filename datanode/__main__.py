@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ..common import faults, logs, service
+from ..common import faults, logs, service, tracing
 from ..common.config import DataNodeConfig, load
 from ..common.errors import DfsError, exit_code
 from ..common.options import config_options
@@ -22,6 +22,7 @@ def command(config_file: str | None, **flags: Any) -> None:
     try:
         config = load(DataNodeConfig, flags, file=config_file)
         logs.set_up(config.log_level, config.log_format)
+        tracing.set_up("datanode", config.otlp_endpoint)
         clock = faults.set_up(config.faults)
     except DfsError as error:
         print(f"dfs datanode: {error.message}", file=sys.stderr)

@@ -35,6 +35,32 @@ NAMES: dict[type, str] = {
 }
 
 
+def name_of(request: Request) -> str:
+    return NAMES.get(type(request), "recovery")
+
+
+class Timing:
+    """Where the time of one request went, by what was waited for: "sender", "disk", "next node". One thread's."""
+
+    __slots__ = ("spent_s",)
+
+    def __init__(self) -> None:
+        self.spent_s: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def of(self, what: str) -> Iterator[None]:
+        began_s = elapsed_timer()
+        try:
+            yield
+        finally:
+            self.spent_s[what] = self.spent_s.get(what, 0.0) + elapsed_timer() - began_s
+
+    def cause(self) -> str:
+        """In words, the longest first."""
+        found = sorted(self.spent_s.items(), key=lambda item: -item[1])
+        return ", ".join(f"{what} {spent_s:.1f} s" for what, spent_s in found if spent_s >= 0.05)
+
+
 class StreamMetrics:
     """Of block streams; their threads share it."""
 
@@ -58,14 +84,15 @@ class StreamMetrics:
         }
 
     @contextlib.contextmanager
-    def timed(self, connection: FrameSocket, request: Request) -> Iterator[None]:
+    def timed(self, connection: FrameSocket, request: Request) -> Iterator[Timing]:
         """Count one request of *connection*, whatever becomes of it."""
-        name = NAMES.get(type(request), "recovery")
+        name = name_of(request)
+        timing = Timing()
         received, sent = connection.received_bytes, connection.sent_bytes
         connection.error_code = ""
         began_s = elapsed_timer()
         try:
-            yield
+            yield timing
         finally:
             took_s = elapsed_timer() - began_s
             with self._lock:
@@ -74,21 +101,22 @@ class StreamMetrics:
             self.bytes.add("sent", connection.sent_bytes - sent)
             if connection.error_code:
                 self.errors.add(connection.error_code)
-            if took_s > self._slow_s:
+            level = logging.WARNING if took_s > self._slow_s else logging.DEBUG
+            if log.isEnabledFor(level):
                 moved = connection.received_bytes - received + connection.sent_bytes - sent
-                log.warning(
-                    "slow: %s took %.1f s for %d bytes",
+                cause = timing.cause()
+                fields = {"request": name, "duration_ms": round(took_s * 1e3, 1), "bytes": moved}
+                if took_s > self._slow_s:
+                    fields |= {"slow": "stream", "cause": cause}
+                log.log(
+                    level,
+                    "%s%s took %.3f s for %d bytes%s",
+                    "slow: " if took_s > self._slow_s else "",
                     name,
                     took_s,
                     moved,
-                    extra={
-                        "fields": {
-                            "slow": "stream",
-                            "request": name,
-                            "duration_ms": round(took_s * 1e3),
-                            "bytes": moved,
-                        }
-                    },
+                    f" ({cause})" if cause else "",
+                    extra={"fields": fields},
                 )
 
     def families(self) -> Iterator[Metric]:

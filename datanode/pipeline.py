@@ -33,6 +33,7 @@ from ..common.transfer import (
     WriteReady,
 )
 from .blockstore import BlockStore
+from .metrics import Timing
 from .replicas import require_digest
 from .writing import WritingReplica
 
@@ -101,9 +102,15 @@ class BlockReceiver:
     """One block on its way through this node."""
 
     def __init__(
-        self, store: BlockStore, peers: Peers, upstream: FrameSocket, request: WriteBlock
+        self,
+        store: BlockStore,
+        peers: Peers,
+        upstream: FrameSocket,
+        request: WriteBlock,
+        timing: Timing,
     ) -> None:
         self._store = store
+        self._timing = timing
         self._peers = peers
         self._up = upstream
         self._request = request
@@ -186,27 +193,32 @@ class BlockReceiver:
         poller.register(self._up.fileno(), select.POLLIN)
         if down is not None:
             poller.register(down.fileno(), select.POLLIN)
-        timeout_ms = int(self._peers.stall_timeout_s * 1000)
+        timeout_ms, timing = int(self._peers.stall_timeout_s * 1000), self._timing
         while True:
             # A writer may think for long between packets, so it is not timed here: its lease is. What is
             # waited for from below is.
-            ready = dict(poller.poll(timeout_ms if self._acked else -1))
+            with timing.of("next node" if self._acked else "sender"):
+                ready = dict(poller.poll(timeout_ms if self._acked else -1))
             if not ready:
                 self._break_off(TimedOut("the next node acknowledged nothing for too long"))
             if down is not None and down.fileno() in ready and self._relay_ack(down):
                 return
             if self._up.fileno() in ready:
-                packet = self._up.receive_packet(buffer)
+                with timing.of("sender"):
+                    packet = self._up.receive_packet(buffer)
                 payload = buffer[: packet.length]
                 require_digest(payload, packet.digest, f"the packet at {packet.offset}")
                 if down is not None:
-                    self._forward(down, packet, payload)
-                replica.append(self, packet.offset, payload, packet.digest)
-                self._store.writeback(replica)
-                if packet.flags & Flag.SYNC:
-                    replica.sync()
+                    with timing.of("next node"):
+                        self._forward(down, packet, payload)
+                with timing.of("disk"):
+                    replica.append(self, packet.offset, payload, packet.digest)
+                    self._store.writeback(replica)
+                    if packet.flags & Flag.SYNC:
+                        replica.sync()
                 if packet.flags & Flag.LAST:
-                    digests = self._store.finalize(replica, self, durable=self._durable)
+                    with timing.of("disk"):
+                        digests = self._store.finalize(replica, self, durable=self._durable)
                     self._finish(packet, replica, digests)
                     return
                 if down is None:
@@ -248,10 +260,12 @@ class BlockReceiver:
         nodes = [self._peers.node_id]
         down = self._down.connection
         if down is not None:
-            while self._acked:
-                self._relay_ack(down)
+            with self._timing.of("next node"):
+                while self._acked:
+                    self._relay_ack(down)
             try:
-                done = down.receive_response(WriteDone)
+                with self._timing.of("next node"):
+                    done = down.receive_response(WriteDone)
             except DfsError as error:
                 log.warning("node %d did not finish: %s", self._down.node_id, error.message)
             else:
@@ -307,6 +321,7 @@ def receive_many(
     upstream: FrameSocket,
     request: WriteMany,
     payload: memoryview,
+    timing: Timing,
 ) -> None:
     """Whole small blocks: verify, forward, store, and answer when all nodes are done."""
     peers.require_joined()
@@ -320,16 +335,19 @@ def receive_many(
         offset += item.length
     if bad is not None:
         raise bad
-    down, node_id, failed, failures = _forward_many(peers, request, payload)
+    with timing.of("next node"):
+        down, node_id, failed, failures = _forward_many(peers, request, payload)
     nodes = [peers.node_id]
     try:
-        for future in store.put_small(
-            request.items, payload, durable=request.durability == "synced"
-        ):
-            future.result()
+        with timing.of("disk"):
+            for future in store.put_small(
+                request.items, payload, durable=request.durability == "synced"
+            ):
+                future.result()
         if down is not None:
             try:
-                done = down.receive_response(WriteManyDone)
+                with timing.of("next node"):
+                    done = down.receive_response(WriteManyDone)
                 nodes += done.nodes
                 failed += done.failed
                 failures += done.failures
@@ -356,7 +374,7 @@ def _forward_many(
                 targets=request.targets[index + 1 :],
                 durability=request.durability,
             )
-            connection.send_frame(Kind.REQUEST, rest)
+            connection.send_request(rest)
             connection.send(payload)
             return connection, target.node_id, failed, failures
         except (Unavailable, TimedOut) as error:

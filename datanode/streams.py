@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from ..common import tracing
 from ..common.checksum import CHUNK_BYTES
 from ..common.errors import (
     Busy,
@@ -47,7 +48,7 @@ from ..common.transfer import (
     decode_request,
 )
 from .blockstore import BlockStore
-from .metrics import StreamMetrics
+from .metrics import StreamMetrics, Timing, name_of
 from .pipeline import BlockReceiver, Peers, receive_many
 from .replicas import Found
 
@@ -228,8 +229,11 @@ class StreamServer:
                 with self._lock:
                     self._busy.add(connection)
                 try:
-                    with self.metrics.timed(connection, request):
-                        self._handle(connection, request)
+                    with (
+                        _origin_of(request),
+                        self.metrics.timed(connection, request) as timing,
+                    ):
+                        self._handle(connection, request, timing)
                 finally:
                     with self._lock:
                         self._busy.discard(connection)
@@ -254,13 +258,13 @@ class StreamServer:
         poller.register(connection.fileno(), select.POLLIN)
         return bool(poller.poll(int(self._idle_timeout_s * 1000)))
 
-    def _handle(self, connection: FrameSocket, request: Request) -> None:
+    def _handle(self, connection: FrameSocket, request: Request, timing: Timing) -> None:
         """Answer one request. An error that leaves the framing whole is answered, and the connection goes on."""
         if isinstance(request, WriteBlock):
-            self._write_block(connection, request)
+            self._write_block(connection, request, timing)
             return
         if isinstance(request, WriteMany):
-            self._write_many(connection, request)
+            self._write_many(connection, request, timing)
             return
         try:
             if isinstance(request, ReadBlock):
@@ -283,9 +287,9 @@ class StreamServer:
 
     # --- writing ---
 
-    def _write_block(self, connection: FrameSocket, request: WriteBlock) -> None:
+    def _write_block(self, connection: FrameSocket, request: WriteBlock, timing: Timing) -> None:
         with self._budget.hold(MAX_PACKET_BYTES):
-            receiver = BlockReceiver(self._store, self._peers, connection, request)
+            receiver = BlockReceiver(self._store, self._peers, connection, request, timing)
             try:
                 receiver.run(memoryview(bytearray(MAX_PACKET_BYTES)))
             except ConnectionLost:
@@ -308,14 +312,15 @@ class StreamServer:
                 if connection.sock.recv_into(scrap) == 0:
                     return
 
-    def _write_many(self, connection: FrameSocket, request: WriteMany) -> None:
+    def _write_many(self, connection: FrameSocket, request: WriteMany, timing: Timing) -> None:
         total = sum(item.length for item in request.items)
         if total > MAX_MANY_BYTES:
             raise RequestTooLarge(f"a batch may have {MAX_MANY_BYTES} bytes, not {total}")
         with self._budget.hold(total):
-            payload = memoryview(connection.receive_body(total))
+            with timing.of("sender"):
+                payload = memoryview(connection.receive_body(total))
             try:
-                receive_many(self._store, self._peers, connection, request, payload)
+                receive_many(self._store, self._peers, connection, request, payload, timing)
             except (ConnectionLost, TimedOut):
                 raise
             except DfsError as error:
@@ -485,6 +490,17 @@ class StreamServer:
             if not self._connections:
                 return
             pause.wait(0.02)
+
+
+@contextlib.contextmanager
+def _origin_of(request: Request) -> Iterator[None]:
+    """What is done inside is done for whoever *request* says it comes from."""
+    if not request.request_id:
+        yield
+        return
+    origin = tracing.Origin(request.request_id, request.traceparent)
+    with tracing.span(name_of(request), "server", origin=origin):
+        yield
 
 
 def _request_in(body: bytearray) -> Request:

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from ..common import faults, logs, service
+from ..common import faults, logs, service, tracing
 from ..common.config import NameNodeConfig, load
 from ..common.errors import DfsError, exit_code
 from ..common.options import config_options
@@ -34,6 +34,7 @@ def command(config_file: str | None, **flags: Any) -> None:
     try:
         config = load(NameNodeConfig, flags, file=config_file)
         logs.set_up(config.log_level, config.log_format)
+        tracing.set_up("namenode", config.otlp_endpoint)
         clock = faults.set_up(config.faults)
     except DfsError as error:
         print(f"dfs namenode: {error.message}", file=sys.stderr)

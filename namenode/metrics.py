@@ -39,12 +39,11 @@ class OperationMetrics:
         """Say that a call was slow, if it was. No path and no argument: they may be secrets."""
         if seconds >= self._slow_s:
             log.warning(
-                "slow: %s of %s took %.2f s (%s) [%s]",
+                "slow: %s of %s took %.2f s (%s)",
                 operation,
                 user,
                 seconds,
                 cause,
-                request_id,
                 extra={
                     "fields": {
                         "slow": "operation",

@@ -98,16 +98,30 @@ class LazyGroup(click.Group):
 )
 @click.option("--user", metavar="NAME", help="Act as this user (simple authentication).")
 @click.option("--config", "config_file", metavar="FILE", help="TOML file with a table [client].")
+@click.option(
+    "-v",
+    "--verbose",
+    is_flag=True,
+    help="Say on standard error what is done, with the request id that the servers log.",
+)
 @click.version_option(package_name="twinfs", prog_name="dfs", message="dfs (TwinFS) %(version)s")
 @click.pass_context
 def cli(
-    ctx: click.Context, namenode: str | None, user: str | None, config_file: str | None
+    ctx: click.Context,
+    namenode: str | None,
+    user: str | None,
+    config_file: str | None,
+    verbose: bool,
 ) -> None:
     """TwinFS: a distributed file system that gives every byte two names.
 
     Paths without a leading slash are below /user/NAME. Settings come from flags, the environment
     (TWINFS_NAMENODE, TWINFS_CLIENT_...), and the configuration file, in this order; see `dfs config`.
     """
+    if verbose:
+        from ...common import logs
+
+        logs.set_up("DEBUG", "text")
     ctx.obj = {"namenode": namenode, "user": user, "config_file": config_file}
 
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
+from ...common import tracing
 from ...common.config import ClientConfig, load
 from ...common.errors import (
     DfsError,
@@ -281,10 +282,15 @@ def shell_command(*args: Any, **attributes: Any) -> Callable[[Callable[..., Any]
         @click.pass_context
         def run(ctx: click.Context, /, **options: Any) -> None:
             shell = Shell(ctx.find_root().obj)
+            name = ctx.command_path.replace(" ", "_")
+            tracing.set_up("client", shell.config.otlp_endpoint, shell.config.trace_share)
             try:
-                function(shell, **options)
+                # A command is one request, whatever it takes.
+                with tracing.operation(name, tracing.new_request_id):
+                    function(shell, **options)
             finally:
                 shell.close()
+                tracing.close()
             shell.done()
 
         run.__doc__ = function.__doc__

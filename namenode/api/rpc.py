@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
 from aiohttp import WSMsgType, web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from ...common import codec
+from ...common import codec, tracing
 from ...common.codec import JSON, MSGPACK, failure_of, pack
 from ...common.errors import (
     DfsError,
@@ -108,27 +108,34 @@ class RpcApi:
         accept = request.headers.get("Accept", "")
         answer_form = MSGPACK if MSGPACK in accept else JSON if JSON in accept else form
         name, metrics, began_s = request.match_info["operation"], self._metrics, elapsed_timer()
+        span = tracing.begin(
+            name if name in OPERATIONS else "unknown",
+            tracing.from_headers(request.headers),
+            "server",
+            transport="http",
+        )
         try:
-            answer = await self._post(request, form)
+            with tracing.within(span.origin):
+                answer = await self._post(request, form)
         except asyncio.CancelledError:
+            span.end("cancelled")
             raise
         except Exception as error:
             failed, reference = described(error, name)
+            span.end(failed.code)
             metrics.failed(failed)
             refusal = _response(failure_of(failed, reference), answer_form, http_status(failed))
             if isinstance(error, _BrokenBody):
                 await _last_word(request, refusal)
             return refusal
         took_s = elapsed_timer() - began_s
+        span.end()
         metrics.done(name, took_s)
+        user, request_id = request.headers.get("X-TwinFS-User", ""), span.origin.request_id
+        if log.isEnabledFor(logging.DEBUG):
+            _tell(name, user, request_id, took_s)
         if took_s >= metrics.slow_s and name not in WAITING:
-            metrics.slow(
-                name,
-                took_s,
-                request.headers.get("X-TwinFS-User", ""),
-                request.headers.get("X-TwinFS-Request", ""),
-                self._cause(),
-            )
+            metrics.slow(name, took_s, user, request_id, self._cause())
         return _response(answer, answer_form, 200)
 
     async def _post(self, request: web.Request, form: str) -> Any:
@@ -261,6 +268,7 @@ class _Connection:
         self._has_replies = asyncio.Event()
         # By call id: what the store is doing, and when it came.
         self._writing: dict[int, tuple[Call, float]] = {}
+        self._spans: dict[int, tracing.Span] = {}  # of calls that come with a trace
         self._in_flight = 0
         self._room = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -288,6 +296,8 @@ class _Connection:
         came_s = elapsed_timer()
         if dispatcher.hot is not None and calls:
             _sample(dispatcher.hot, calls)
+        if tracing.is_on():
+            self._trace(calls)
         for call in calls:
             name = call.operation
             try:
@@ -332,13 +342,18 @@ class _Connection:
 
     def answered(self, answers: Sequence[tuple[int, bytes]]) -> None:
         now_s, metrics, writing = elapsed_timer(), self._metrics, self._writing
+        told = log.isEnabledFor(logging.DEBUG)
         for call_id, _ in answers:
             known = writing.pop(call_id, None)
             if known is not None:
                 call, came_s = known
                 metrics.done(call.operation, now_s - came_s)
+                if told:
+                    self._tell(call, now_s - came_s)
                 if now_s - came_s >= metrics.slow_s:
-                    self._slow(call.operation, now_s - came_s, call_id)
+                    self._slow(call, now_s - came_s)
+        if self._spans:
+            self._ended([call_id for call_id, _ in answers])
         # Each an array of three, whose last element is encoded already.
         encoded = b"".join(
             b"\x93" + pack(call_id) + b"\xc3" + answer for call_id, answer in answers
@@ -348,6 +363,7 @@ class _Connection:
     def refused(self, call_id: int, error: BaseException) -> None:
         known = self._writing.pop(call_id, None)  # a client that uses an id twice may get None
         failed, reference = described(error, known[0].operation if known else "call")
+        self._ended([call_id], failed.code)
         self._metrics.failed(failed)
         self._reply(pack((call_id, False, failure_of(failed, reference))), 1)
         if known is not None:
@@ -356,9 +372,30 @@ class _Connection:
 
     # --- the others ---
 
-    def _slow(self, name: str, seconds: float, call_id: int) -> None:
-        request_id = f"{self._client_id.hex()}-{call_id}"
-        self._metrics.slow(name, seconds, self._caller.user, request_id, self._cause())
+    def _id(self, call: Call) -> str:
+        """The request that *call* is, or is part of."""
+        return call.request_id or f"{self._client_id.hex()}-{call.call_id}"
+
+    def _slow(self, call: Call, seconds: float) -> None:
+        user = self._caller.user
+        self._metrics.slow(call.operation, seconds, user, self._id(call), self._cause())
+
+    def _tell(self, call: Call, seconds: float) -> None:
+        _tell(call.operation, self._caller.user, self._id(call), seconds)
+
+    def _trace(self, calls: Sequence[Call]) -> None:
+        """Begin the spans of those that come with a trace."""
+        for call in calls:
+            if call.traceparent:
+                name = call.operation if call.operation in OPERATIONS else "unknown"
+                origin = tracing.Origin(self._id(call), call.traceparent)
+                self._spans[call.call_id] = tracing.begin(name, origin, "server", transport="rpc")
+
+    def _ended(self, call_ids: Iterable[int], error: str = "") -> None:
+        for call_id in call_ids:
+            span = self._spans.pop(call_id, None)
+            if span is not None:
+                span.end(error)
 
     def _read(
         self, calls: list[Call], count: int, came_s: float, done: asyncio.Future[list[Any]]
@@ -380,7 +417,12 @@ class _Connection:
                     if call.operation != first:
                         metrics.done(call.operation, took_s)
             if took_s >= metrics.slow_s:
-                self._slow(first, took_s, calls[0].call_id)
+                self._slow(calls[0], took_s)
+            if log.isEnabledFor(logging.DEBUG):
+                for call in calls:
+                    self._tell(call, took_s)
+            if self._spans:
+                self._ended([call.call_id for call in calls])
             self._reply(result, count)
 
     async def _special(self, call: Call) -> None:
@@ -388,8 +430,12 @@ class _Connection:
         try:
             operation = OPERATIONS[call.operation]
             message = codec.unpack(call.request, operation.request)
+            tracing.bind(tracing.Origin(self._id(call), call.traceparent))
             answer = await self._dispatcher.specials[call.operation](self._caller, message)
             self._metrics.done(call.operation, elapsed_timer() - came_s)
+            self._ended([call.call_id])
+            if log.isEnabledFor(logging.DEBUG):
+                self._tell(call, elapsed_timer() - came_s)
             self._reply(pack((call.call_id, True, answer)), 1)
         except Exception as error:
             self._fail(call, error)
@@ -397,6 +443,7 @@ class _Connection:
     def _fail(self, call: Call, error: BaseException) -> None:
         self._writing.pop(call.call_id, None)
         failed, reference = described(error, call.operation)
+        self._ended([call.call_id], failed.code)
         self._metrics.failed(failed)
         self._reply(pack((call.call_id, False, failure_of(failed, reference))), 1)
 
@@ -429,6 +476,7 @@ class _Connection:
     async def close(self) -> None:
         self._metrics.in_flight -= self._in_flight  # whoever asked has gone
         self._in_flight = 0
+        self._ended(list(self._spans), "disconnected")
         for task in list(self._tasks):
             task.cancel()
         if self._sender is not None:
@@ -461,6 +509,17 @@ def _sample(hot: Hot, calls: Sequence[Call]) -> None:
     path = named.path or (named.files[0].path if named.files else "")
     if path.startswith("/"):
         hot.note(path, len(calls) * max(1, len(named.files)))
+
+
+def _tell(operation: str, user: str, request_id: str, seconds: float) -> None:
+    """One line for each call, in a log that has everything."""
+    fields = {
+        "operation": operation,
+        "user": user,
+        "request_id": request_id,
+        "duration_ms": round(seconds * 1e3, 1),
+    }
+    log.debug("%s of %s took %.1f ms", operation, user, seconds * 1e3, extra={"fields": fields})
 
 
 def _request_id(text: str | None) -> RequestId | None:
