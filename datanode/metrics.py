@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
@@ -23,6 +23,7 @@ from ..common.transfer import (
     WriteMany,
 )
 from .blockstore import BlockStore
+from .scrubber import Pass
 
 log = logging.getLogger(__name__)
 NAMES: dict[type, str] = {
@@ -181,3 +182,45 @@ def register(
 
     exposition.add(streams.families)
     exposition.add(node)
+
+
+def scrubbing(store: BlockStore, passes: Mapping[str, Pass]) -> Iterator[Metric]:
+    """How far the scrubber has come on each volume. *passes*: by volume id, of those it has looked at."""
+    families = {
+        "running": GaugeMetricFamily(
+            "twinfs_datanode_scrub_running", "1 in the middle of a pass.", labels=["volume"]
+        ),
+        "number": GaugeMetricFamily(
+            "twinfs_datanode_scrub_pass", "Number of the present or last pass.", labels=["volume"]
+        ),
+        "checked_bytes": GaugeMetricFamily(
+            "twinfs_datanode_scrub_checked_bytes", "Verified in that pass.", labels=["volume"]
+        ),
+        "damaged": GaugeMetricFamily(
+            "twinfs_datanode_scrub_damaged_blocks",
+            "Replicas found damaged in that pass.",
+            labels=["volume"],
+        ),
+    }
+    ended = GaugeMetricFamily(
+        "twinfs_datanode_scrub_end_timestamp_seconds",
+        "When the last pass ended; none while one is running.",
+        labels=["volume"],
+    )
+    for number, volume in enumerate(store.volumes):
+        found = passes.get(volume.volume_id)
+        if found is None:
+            continue
+        for name, family in families.items():
+            family.add_metric([str(number)], float(getattr(found, name)))
+        if found.ended_ms:
+            ended.add_metric([str(number)], found.ended_ms / 1000)
+    yield from families.values()
+    yield ended
+
+
+def network(peers: int, own_pins: int, held_pins: int) -> Iterator[Metric]:
+    """What a peer knows of the others."""
+    yield gauge("twinfs_peer_known_peers", "Peers in the routing table.", peers)
+    pins = {"own": own_pins, "held": held_pins}
+    yield gauges("twinfs_peer_pins", "Pins, one's own and those held for others.", "kind", pins)

@@ -190,6 +190,7 @@ class DataNodeServer:
             renewed=lambda: self._tell(lambda reporter: reporter.report_now()),
         )
         self._scrubber = scrubber
+        exposition.add(lambda: metrics.scrubbing(store, scrubber.passes))
         disks = DiskBalancer(
             store, self._clock, self._threads, self._stopping, lambda: streams.active
         )
@@ -225,6 +226,10 @@ class DataNodeServer:
             self._finder = RoutingFinder(config.namenodes, without=[f"http://{address.http}"])
         if self.peer is not None:
             await self.peer.start(self._finder)
+            node, keeper = self.peer.node, self.peer.keeper
+            exposition.add(
+                lambda: metrics.network(len(node.table), len(keeper.own), len(keeper.held))
+            )
         elif self._finder is not None:
             # What this node lacks for a file or a folder, the others of its cluster have.
             self._exchange = Exchange(self._finder, clock=self._clock, rng=self._rng)

@@ -19,7 +19,7 @@ from twinfs.client import sync
 from twinfs.common.errors import PathNotFound
 from twinfs.common.runtime import elapsed_timer
 
-from ..support.cluster import Cluster, running, wait_until
+from ..support.cluster import Cluster, Server, running, wait_until
 from .conftest import ask
 
 MONITORING = Path(__file__).resolve().parents[2] / "scripts" / "monitoring"
@@ -199,6 +199,27 @@ def test_the_grafana_dashboard_is_whole() -> None:
 
 
 # --- health ---
+
+
+def test_the_scrubber_and_a_peer_show_where_they_are(cluster: Cluster, tmp_path: Path) -> None:
+    [node, *_] = cluster.datanodes
+    url = f"http://{node.facts['http']}"
+    wait_until(
+        lambda: "twinfs_datanode_scrub_checked_bytes{volume=0}" in samples(url),
+        "the scrubber has looked at the volume",
+    )
+    assert samples(url)["twinfs_datanode_scrub_damaged_blocks{volume=0}"] == 0
+    options = ("--bootstrap", "none", "--dir", str(tmp_path / "peer"))
+    peer = Server(
+        tmp_path, "peer", "twinfs.datanode", [*options, "--port", "0", "--data-port", "0"]
+    )
+    peer.start()
+    try:
+        found = samples(f"http://{peer.facts['http']}")
+        assert found["twinfs_peer_known_peers{}"] == 0
+        assert found["twinfs_peer_pins{kind=own}"] == 0
+    finally:
+        peer.stop()
 
 
 def test_health_and_readiness(cluster: Cluster) -> None:
