@@ -2,12 +2,14 @@
 
 python scripts/measure_repair.py heal --blocks 2000     one of four DataNodes is killed beside a reading client
 python scripts/measure_repair.py two                    two of five are killed at once under reads and writes
+python scripts/measure_repair.py namenode               the NameNode is killed under 64 writers and comes back --away s later
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
 import random
 import shutil
@@ -218,17 +220,109 @@ async def two(folder: Path, seed: int, seconds: float) -> None:
         print(f"    {line}")
 
 
+class Writers:
+    """Programs that write file after file, and what became of it."""
+
+    def __init__(self, url: str, seed: int, *, count: int, sessions: int) -> None:
+        self._files = [FileSystem(ClientConfig(namenode=url)) for _ in range(sessions)]
+        self._seed = seed
+        self._count = count
+        self.written: dict[str, bytes] = {}
+        self.failures: list[str] = []
+        self.took: list[tuple[float, float]] = []  # when each was begun, how long it took
+        self._stop = asyncio.Event()
+
+    async def run(self) -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            for fs in self._files:
+                await stack.enter_async_context(fs)
+            await asyncio.gather(*(self._write(number) for number in range(self._count)))
+
+    async def _write(self, number: int) -> None:
+        rng, fs = random.Random(f"{self._seed} {number}"), self._files[number % len(self._files)]
+        serial = 0
+        while not self._stop.is_set():
+            path = f"/w/{number}-{serial}"
+            serial += 1
+            streamed = (
+                number % 4 == 0
+            )  # through a pipeline, with a flush on the way; the others whole
+            data = rng.randbytes(rng.randrange(1, 400_000 if streamed else 64 * 1024))
+            began_s = elapsed_timer()
+            try:
+                if streamed:
+                    async with await fs.open(path, "xb") as file:
+                        await file.write(data[: len(data) // 2])
+                        await file.flush()
+                        await file.write(data[len(data) // 2 :])
+                else:
+                    await fs.write_bytes(path, data)
+                self.written[path] = data
+            except DfsError as error:
+                self.failures.append(f"{path}: {error.code}: {error}")
+            self.took.append((began_s, elapsed_timer() - began_s))
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def finished(self, from_s: float, to_s: float) -> float:
+        """Writes a second that came to their end in that time."""
+        count = sum(from_s <= began + took < to_s for began, took in self.took)
+        return count / (to_s - from_s)
+
+
+async def namenode(folder: Path, seed: int, seconds: float, away_s: float) -> None:
+    with running(folder, 3) as cluster:
+        async with FileSystem(ClientConfig(namenode=cluster.url)) as fs:
+            await fs.mkdirs("/w")
+            writers = Writers(cluster.url, seed, count=64, sessions=8)
+            task = asyncio.create_task(writers.run())
+            await asyncio.sleep(2.0)
+            began_s = elapsed_timer()
+            await asyncio.sleep(seconds)
+            cluster.namenode.kill()
+            killed_s = elapsed_timer()
+            await asyncio.sleep(away_s)
+            # Where its clients look for it.
+            port = cluster.namenode.facts["http"].rpartition(":")[2]
+            cluster.namenode.arguments += ["--port", port]
+            await asyncio.to_thread(cluster.namenode.start)
+            back_s = elapsed_timer()
+            await asyncio.sleep(2.0 * seconds)
+            writers.stop()
+            await task
+            ended_s = elapsed_timer()
+            lost = [p for p, data in writers.written.items() if await fs.read_bytes(p) != data]
+    finishes = sorted(began + took for began, took in writers.took)
+    first = next((end for end in finishes if end > back_s), ended_s)
+    before = writers.finished(began_s, killed_s)
+    after = writers.finished(ended_s - seconds, ended_s)
+    print(f"seed {seed}: the NameNode killed under 64 writers, started again {away_s:.0f} s later")
+    print(f"  {len(writers.written)} files written, {len(writers.failures)} errors (goal 0)")
+    print(f"  {len(lost)} acknowledged files lost or wrong (goal 0)")
+    print(
+        f"  away {back_s - killed_s:.1f} s; the first write {first - back_s:.1f} s after that; "
+        f"the longest write {max(took for _, took in writers.took):.1f} s"
+    )
+    print(f"  {before:.0f} writes/s before, {after:.0f} writes/s in the last {seconds:.0f} s")
+    for line in [*writers.failures, *lost][:10]:
+        print(f"    {line}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["heal", "two"])
+    parser.add_argument("what", choices=["heal", "two", "namenode"])
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--blocks", type=int, default=2000)
     parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--away", type=float, default=5.0)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="twinfs-repair-") as folder:
         place = Path(folder) / "cluster"
         if given.what == "heal":
             asyncio.run(heal(place, given.seed, given.blocks))
+        elif given.what == "namenode":
+            asyncio.run(namenode(place, given.seed, given.seconds, given.away))
         else:
             asyncio.run(two(place, given.seed, given.seconds))
 
