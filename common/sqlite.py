@@ -505,7 +505,10 @@ class Database:
         if connection is not None:
             self._local.connection = None
             with self._lock:
-                self._readers.remove(connection)
+                if (
+                    connection in self._readers
+                ):  # `close` in another thread may have been here before
+                    self._readers.remove(connection)
             connection.close()
 
     def close(self) -> None:

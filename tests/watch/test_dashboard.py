@@ -33,6 +33,12 @@ DROP = """([name, length]) => {
 }"""
 
 
+def drop(page: Page, name: str, length: int) -> None:
+    """Drop a file on the listing, once the page shows it."""
+    expect(page.locator(".listing")).to_be_visible()
+    page.evaluate(DROP, [name, length])
+
+
 @pytest.fixture
 def complaints() -> Iterator[Complaints]:
     found = Complaints()
@@ -389,7 +395,7 @@ def test_a_new_datanode_is_used_without_reloading(
         expect(page.get_by_text("No DataNode has registered yet.")).to_be_visible()
         page.get_by_role("link", name="Files").click()
         expect(page.get_by_text("0 entries")).to_be_visible()
-        page.evaluate(DROP, ["before.txt", 7])
+        drop(page, "before.txt", 7)
         expect(page.locator(".upload .badge.bad")).to_have_count(1)
         for number in (1, 2):
             node = small.add_datanode()
@@ -397,7 +403,7 @@ def test_a_new_datanode_is_used_without_reloading(
             page.get_by_role("link", name="Nodes").click()
             expect(page.locator(".rack .node.live")).to_have_count(1)
             page.get_by_role("link", name="Files").click()
-            page.evaluate(DROP, [f"sent{number}.txt", 7])
+            drop(page, f"sent{number}.txt", 7)
             expect(page.locator(".upload .badge.good")).to_have_count(number)
             page.get_by_text(f"sent{number}.txt", exact=True).click()
             expect(page.locator(".preview pre")).to_have_text("xxxxxxx")

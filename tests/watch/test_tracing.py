@@ -162,9 +162,13 @@ def test_one_put_is_one_trace(
         return [s for s in collector.spans[before:] if s.name == "dfs_put"]
 
     def whole() -> bool:
+        """Each process sends its spans when it likes, so a parent may come after its children."""
         spans = [s for root in roots() for s in collector.of(root.trace)]
-        return sum(s.name == server_span and s.kind == SERVER for s in spans) >= 3 and any(
-            s.name == "put_files" and s.kind == SERVER for s in spans
+        known = {s.span for s in spans}
+        return (
+            sum(s.name == server_span and s.kind == SERVER for s in spans) >= 3
+            and any(s.name == "put_files" and s.kind == SERVER for s in spans)
+            and all(s.parent in known or not s.parent for s in spans)
         )
 
     wait_until(whole, "the spans of the put")
