@@ -505,9 +505,8 @@ class Database:
         if connection is not None:
             self._local.connection = None
             with self._lock:
-                if (
-                    connection in self._readers
-                ):  # `close` in another thread may have been here before
+                # `close` in another thread may have been here before.
+                if connection in self._readers:
                     self._readers.remove(connection)
             connection.close()
 
