@@ -277,6 +277,35 @@ def test_power_loss_leaves_what_was_synced(
     assert {path.name for path in tmp_path.rglob("*") if path.name == "a"} == {"a"}
 
 
+LOGGING = """
+import logging, os, sys
+from pathlib import Path
+from twinfs.common import disk, faults
+folder = Path(sys.argv[1])
+faults.set_up(str(folder / "plan.json"))
+kill = os.kill
+def last(pid, number):
+    logging.error("a thread failed to read what was taken away")
+    kill(pid, number)
+faults.os.kill = last
+logging.error("before")
+disk.rename(folder / "plan.json", folder / "plan", "replica.rename")
+"""
+
+
+@pytest.mark.parametrize(("do", "lines"), [("power-loss", 1), ("crash", 2)])
+def test_a_machine_without_power_logs_nothing(tmp_path: Path, do: str, lines: int) -> None:
+    faults.write_plan(
+        tmp_path / "plan.json",
+        Plan(rules=[Rule(id="r", point="replica.rename", do=do)], track=True),  # type: ignore[arg-type]
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", LOGGING, str(tmp_path)], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == -signal.SIGKILL
+    assert len(done.stderr.splitlines()) == lines, done.stderr
+
+
 def test_power_loss_takes_links_that_are_not_durable(tmp_path: Path) -> None:
     durable = Durable()
     source, target = tmp_path / "a", tmp_path / "b"
