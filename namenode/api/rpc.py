@@ -189,7 +189,10 @@ class RpcApi:
         socket = web.WebSocketResponse(
             max_msg_size=MAX_FRAME_BYTES, compress=False, heartbeat=30.0, autoping=True
         )
-        await socket.prepare(request)
+        try:
+            await socket.prepare(request)
+        except ConnectionResetError:  # the client has gone; aiohttp would log it as our failure
+            return web.Response()
         connection = None
         try:
             caller, client_id = await self._greet(socket, request.remote or "")
