@@ -6,33 +6,78 @@ answer the other way (`ANSWER_HEAD`, then digests, or a Failure as JSON), and en
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import contextlib
-import os
 import socket
 import struct
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from ...common.checksum import CHUNK_BYTES
 from ...common.codec import failure_of, to_json
-from ...common.errors import ConnectionLost, DfsError, InternalError, InvalidRequest
+from ...common.errors import ConnectionLost, DfsError, InternalError, InvalidRequest, ShuttingDown
 from ...common.framing import FrameSocket
 from ...common.ipld import multihash
 from ...common.peering import ANSWER_HEAD
 from ..cidstore import CidStore, LocalWriter
 
+SENDERS = 8  # connections whose leaves are taken at a time; more wait
+STALL_S = 60.0
 
-def take(cids: CidStore, descriptor: int, length: int, code: int, stall_timeout_s: float) -> None:
-    """Serve one upgraded connection. *descriptor* of its socket is ours from now on.
 
-    *length* bytes become one durable replica; the digests of its chunks, by the hash function *code*, are the answer.
-    """
-    try:
-        sock = socket.socket(fileno=descriptor)
-    except OSError:
-        os.close(descriptor)
-        return
-    with contextlib.closing(FrameSocket(sock, stall_timeout_s=stall_timeout_s)) as connection:
+class Leaves:
+    """The connections that leaves come over, each with a thread of its own."""
+
+    def __init__(self, cids: CidStore) -> None:
+        self._cids = cids
+        self._threads = ThreadPoolExecutor(SENDERS, thread_name_prefix="leaves")
+        self._lock = threading.Lock()
+        self._open: set[FrameSocket] = set()
+        self._taking: set[Future[None]] = set()
+        self._closed = False
+
+    def require_open(self) -> None:
+        """ShuttingDown once `close` was called."""
+        if self._closed:
+            raise ShuttingDown("the peer is being stopped")
+
+    async def take(self, connected: socket.socket, length: int, code: int) -> None:
+        """Serve one upgraded connection, by a duplicate of its socket.
+
+        *length* bytes become one durable replica; the digests of its chunks, by the hash function *code*, are the answer.
+        """
+        connection = FrameSocket(connected.dup(), stall_timeout_s=STALL_S)
+        with self._lock:
+            if self._closed:
+                connection.close()
+                return
+            taking = self._threads.submit(self._serve, connection, length, code)
+            self._open.add(connection)
+            self._taking.add(taking)
+        taking.add_done_callback(lambda done: self._ended(connection, done))
+        await asyncio.wrap_future(taking)
+
+    def _ended(self, connection: FrameSocket, taking: Future[None]) -> None:
+        with self._lock:
+            self._open.discard(connection)
+            self._taking.discard(taking)
+        connection.close()
+
+    def close(self, grace_s: float) -> None:
+        """Take no more; what is under way after *grace_s* is cut off. The store is not touched afterwards."""
+        with self._lock:
+            self._closed = True
+            taking = set(self._taking)
+        concurrent.futures.wait(taking, grace_s)
+        with self._lock:
+            for connection in self._open:
+                connection.abort()
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+    def _serve(self, connection: FrameSocket, length: int, code: int) -> None:
         try:
-            body, failed = _take(cids, connection, length, code), 0
+            body, failed = _take(self._cids, connection, length, code), 0
         except ConnectionLost:
             return
         except DfsError as error:

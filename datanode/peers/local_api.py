@@ -6,9 +6,7 @@ import asyncio
 import hmac
 import ipaddress
 import json
-import os
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
@@ -37,8 +35,6 @@ if TYPE_CHECKING:
 
 BATCH_BYTES = 4 * 1024 * 1024
 MAX_BODY_BYTES = 1024 * 1024
-SENDERS = 8  # connections whose leaves are taken at a time; more wait
-STALL_S = 60.0
 
 
 class PinRequest(Struct, frozen=True, kw_only=True):
@@ -73,11 +69,7 @@ class LocalApi:
     def __init__(self, service: PeerService, token: str) -> None:
         self._service = service
         self._token = token
-        self._threads = ThreadPoolExecutor(SENDERS, thread_name_prefix="leaves")
-
-    def close(self) -> None:
-        """Take no more; does not wait for clients that stall."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self.leaves = leaves.Leaves(service.content.cids)
 
     def routes(self) -> list[web.RouteDef]:
         return [
@@ -247,6 +239,7 @@ class LocalApi:
         if not 0 < length <= MAX_BLOCK_BYTES:
             raise RequestTooLarge("leaves come up to 128 MiB at a time, with their length said")
         code = leaves.hash_code(request.query.get("hash", "blake3"))
+        self.leaves.require_open()
         response = web.StreamResponse(
             status=101, headers={"Connection": "Upgrade", "Upgrade": LEAVES_PROTOCOL}
         )
@@ -258,16 +251,7 @@ class LocalApi:
         await response.prepare(request)
         if response._payload_writer is not None:
             response._payload_writer.send_headers()
-        descriptor = os.dup(transport.get_extra_info("socket").fileno())
-        await asyncio.get_running_loop().run_in_executor(
-            self._threads,
-            leaves.take,
-            self._service.content.cids,
-            descriptor,
-            length,
-            code,
-            STALL_S,
-        )
+        await self.leaves.take(transport.get_extra_info("socket"), length, code)
         return response
 
     async def have(self, request: web.Request) -> web.Response:

@@ -213,7 +213,7 @@ class PeerService:
             await self.node.close()
             await self.exchange.close()
             self.fetcher.close()
-            self._local.close()
+            await asyncio.to_thread(self._local.leaves.close, self._config.stop_grace_s)
         await self._transport.close()
         await asyncio.to_thread(self._journal.close)
 

@@ -18,6 +18,7 @@ from twinfs.common.checksum import CHUNK_BYTES
 from twinfs.common.ipld.cid import RAW, SHA2_256, Cid
 from twinfs.common.ipld.layout import PROFILES
 from twinfs.common.peering import ANSWER_HEAD, LEAVES_PROTOCOL
+from twinfs.common.runtime import elapsed_timer
 
 from ..support.cluster import eventually
 from .peers_help import Peer, Peers
@@ -116,3 +117,25 @@ async def test_who_breaks_off_leaves_nothing_behind_and_who_goes_on_is_cut(peer:
             for at in range(0, len(data), CHUNK_BYTES)
         )
     assert peer.content.cids.read(Cid.of(RAW, data[:CHUNK_BYTES])) == data[:CHUNK_BYTES]
+
+
+async def test_a_peer_that_is_stopped_waits_a_while_for_senders_and_not_longer(
+    tmp_path: Path,
+) -> None:
+    network = Peers(tmp_path)
+    try:
+        (peer,) = await network.grow(1, stop_grace_s=0.5)
+        host, _, port = peer.address.partition(":")
+        with socket.create_connection((host, int(port)), timeout=30) as sock:
+            query = f"length={3 * CHUNK_BYTES}"
+            sock.sendall(
+                f"POST /v1/peer/leaves?{query} HTTP/1.1\r\nHost: x\r\n{UPGRADE}\r\n".encode()
+            )
+            assert b" 101 " in await asyncio.to_thread(sock.recv, 65536)
+            sock.sendall(bytes(CHUNK_BYTES))  # and then nothing more
+            began_s = elapsed_timer()
+            await peer.stop()
+            assert elapsed_timer() - began_s < 20  # a sender that stalls is given 60 s otherwise
+            assert sock.recv(65536) == b""
+    finally:
+        await network.close()
