@@ -38,9 +38,9 @@ def stat(
 
 
 def page(
-    dispatcher: Dispatcher, caller: Caller, request: ListDirectory
+    dispatcher: Dispatcher, caller: Caller, request: ListDirectory, *, remaining: bool
 ) -> Callable[[Transaction], tuple[DirectoryPage, int]]:
-    """The operation `list`, with the children of directories, and how many entries follow."""
+    """The operation `list`, with the children of directories; and how many entries follow, if *remaining* is wanted, else 0."""
     operation = dispatcher.read(caller, "list", request)
 
     def run(tx: Transaction) -> tuple[DirectoryPage, int]:
@@ -54,7 +54,7 @@ def page(
                 entry = msgspec.structs.replace(entry, children=count)
             entries.append(entry)
         left = 0
-        if found.more:
+        if remaining and found.more:
             _, node = existing(tx, caller, request.path)
             left = sql.count_children(tx, node.inode_id, entries[-1].name, EACH)
         return msgspec.structs.replace(found, entries=entries), left

@@ -82,10 +82,11 @@ class Request:
         dispatcher = self.dispatcher
         return await dispatcher.store.read(dispatcher.read(self.caller, name, request))
 
-    async def list(self, after: str) -> tuple[DirectoryPage, int]:
-        """A page of the directory after a name, and how many entries follow it."""
+    async def list(self, after: str, *, remaining: bool = False) -> tuple[DirectoryPage, int]:
+        """A page of the directory after a name; and how many entries follow it, if *remaining* is wanted."""
         request = ListDirectory(path=self.path, start_after=after, limit=PAGE)
-        return await self.dispatcher.store.read(counts.page(self.dispatcher, self.caller, request))
+        operation = counts.page(self.dispatcher, self.caller, request, remaining=remaining)
+        return await self.dispatcher.store.read(operation)
 
     async def write(self, name: str, request: Struct) -> Any:
         given = RequestId(bytes.fromhex(new_uuid().replace("-", "")), 1)
@@ -109,7 +110,7 @@ async def get_file_status(r: Request) -> Answer:
 
 async def list_status_batch(r: Request) -> Answer:
     after = r.parameters.text("startafter")
-    page, left = await r.list(after)
+    page, left = await r.list(after, remaining=True)
     return {
         "DirectoryListing": {
             "partialListing": {"FileStatuses": {"FileStatus": j.listing(page)}},
