@@ -128,7 +128,7 @@ class StreamMetrics:
         )
         yield counter(
             "twinfs_datanode_stream_bytes",
-            "Bytes of block streams. What clients read through an open file of their own is not seen.",
+            "Bytes of block streams, and of uploads to WebHDFS. What clients read through an open file of their own is not seen.",
             "direction",
             {"received": 0, "sent": 0} | self.bytes.snapshot(),
         )

@@ -127,7 +127,10 @@ class DataNodeServer:
             wanted = config.socket or str(volumes[0].path.resolve() / "data.sock")
             socket_path = streams.listen_unix(wanted)
         status: dict[str, Any] = {"version": __version__, "uuid": self._uuid}
-        local = self._local = LocalBlocks(store, peers)
+        traffic = streams.metrics.bytes
+        local = self._local = LocalBlocks(
+            store, peers, written=lambda size: traffic.add("received", size)
+        )
         self._users = UserClients(config, local)
         self._runner = Runner(
             web.Application(),

