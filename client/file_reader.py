@@ -23,9 +23,8 @@ from .session import Session
 
 SEGMENT_BYTES = 4 * CHUNK_BYTES  # asked for at once when reading ahead
 LEAST_PIECE_BYTES = 2 * CHUNK_BYTES  # of a large read, which several threads share
-LOCAL_READS = (
-    8  # at once: more threads would only push each other's bytes out of the processors' caches
-)
+# At once: more threads would only push each other's bytes out of the processors' caches.
+LOCAL_READS = 8
 AHEAD = 3  # segments in flight in a sequential read
 
 

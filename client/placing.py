@@ -21,9 +21,8 @@ FORGET_S: Final = 30.0  # by then the NameNode knows what is dead
 ATTEMPTS: Final = 5  # at least, however long each takes
 AT_ONCE: Final = 2  # attempts that wait for nothing: mostly one node is dead, and others are not
 BASE_S, CAP_S = 0.1, 2.0
-EMPTY_PART: Final = (
-    3  # of the retry time is spent on a cluster that has too few nodes, whoever is left out
-)
+# A third of the retry time is spent on a cluster that has too few nodes, whoever is left out.
+EMPTY_PART: Final = 3
 
 
 class Caller(Protocol):

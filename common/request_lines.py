@@ -161,9 +161,8 @@ class _Connection(asyncio.Protocol):
         self._inner = inner
         self.lines = RequestLines()
         self.taken = False  # what still comes is not for the parser
-        self.over: Callable[[], None] = lambda: (
-            None
-        )  # called when nothing comes any more, once it was taken
+        # Called when nothing comes any more, once it was taken.
+        self.over: Callable[[], None] = lambda: None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._inner.connection_made(transport)

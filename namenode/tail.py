@@ -136,9 +136,8 @@ class Tail:
 
     async def _read_chunk(self, number: int) -> list[Entry]:
         start = number * CHUNK
-        end = min(
-            start + CHUNK, 2**63 - 1
-        )  # who asks for what comes after the last number there is
+        # Somebody may ask for what comes after the last number there is.
+        end = min(start + CHUNK, 2**63 - 1)
         # What was sealed does not change: only what has come since is read.
         known = self._growing[1] if self._growing[0] == number else []
         after = known[-1].event.offset if known else start
