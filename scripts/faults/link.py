@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import click
@@ -136,6 +137,12 @@ def main(
             cluster, *ends, kind, one_way=one_way, kib_s=kib_s, latency_ms=latency_ms, loss=loss
         )
         print(f"The link {ends[0]} {'->' if one_way else '<->'} {ends[1]} is broken: {kind}.")
+        for end in ends:
+            # Not refused: a client calls itself what it likes.
+            if end != "client" and not any(fnmatchcase(name, end) for name in cluster.names):
+                print(
+                    f"No server of this cluster is called {end}; it holds for a client whose proxy address says so."
+                )
         print(f"Undo: python scripts/faults/link.py heal {id}{at(folder, None)}")
 
 
