@@ -80,23 +80,22 @@ def below(directory: str, name: str) -> str:
 @click.option("-f", "force", is_flag=True, help="Replace files that are there.")
 def mv_command(shell: Shell, paths: tuple[str, ...], force: bool) -> None:
     """Move SOURCES to DESTINATION, in one step each."""
-    sources, last = _sources(paths)
-    found = list(shell.expand(sources, "move"))
-    try:
-        target, is_directory = destination(shell, last, len(found) > 1)
-    except DfsError as error:
-        shell.complain(f"target {quoted(last)}: {reason(error)}", exit_code(error))
-        return
-    for status in found:
+    for status, goal in _goals(shell, paths, "move"):
         with shell.reporting("move", status.path):
-            goal = below(target, status.name) if is_directory else target
             shell.call("rename", Rename(source=status.path, destination=goal, overwrite=force))
 
 
-def _sources(paths: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
+def _goals(shell: Shell, paths: tuple[str, ...], verb: str) -> list[tuple[FileStatus, str]]:
+    """Each SOURCE of *paths* and the path that it is to get; none, and a complaint, if DESTINATION won't do."""
     if len(paths) < 2:
         raise click.UsageError("at least one SOURCE and a DESTINATION must be given")
-    return paths[:-1], paths[-1]
+    found = list(shell.expand(paths[:-1], verb))
+    try:
+        target, is_directory = destination(shell, paths[-1], len(found) > 1)
+    except DfsError as error:
+        shell.complain(f"target {quoted(paths[-1])}: {reason(error)}", exit_code(error))
+        return []
+    return [(s, below(target, s.name) if is_directory else target) for s in found]
 
 
 @change_command(name="cp")
@@ -105,16 +104,8 @@ def _sources(paths: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
 @click.option("-f", "force", is_flag=True, help="Replace files that are there.")
 def cp_command(shell: Shell, paths: tuple[str, ...], recursive: bool, force: bool) -> None:
     """Copy SOURCES to DESTINATION inside the cluster: no byte is moved, the copies share blocks."""
-    sources, last = _sources(paths)
-    found = list(shell.expand(sources, "copy"))
-    try:
-        target, is_directory = destination(shell, last, len(found) > 1)
-    except DfsError as error:
-        shell.complain(f"target {quoted(last)}: {reason(error)}", exit_code(error))
-        return
-    for status in found:
+    for status, goal in _goals(shell, paths, "copy"):
         with shell.reporting("copy", status.path):
-            goal = below(target, status.name) if is_directory else target
             _copy(shell, status, goal, recursive, force)
 
 

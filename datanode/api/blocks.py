@@ -11,9 +11,10 @@ from aiohttp import web
 from ...common import codec
 from ...common.checksum import block_digest
 from ...common.codec import failure_of
-from ...common.errors import DfsError, InvalidRequest, http_status
+from ...common.errors import DfsError, http_status
 from ...common.model import BlockId, BlockRef, GenerationStamp
 from ..blockstore import BlockStore
+from .asked import number_of, range_of
 
 PIECE_BYTES = 1024 * 1024
 
@@ -56,12 +57,14 @@ class BlocksApi:
 
     async def _block(self, request: web.Request) -> web.StreamResponse:
         block = BlockRef(
-            block_id=BlockId(_number(request.match_info["block_id"], "block id")),
-            generation=GenerationStamp(_number(request.query.get("generation", ""), "generation")),
+            block_id=BlockId(number_of(request.match_info["block_id"], "block id")),
+            generation=GenerationStamp(
+                number_of(request.query.get("generation", ""), "generation")
+            ),
         )
         found = await asyncio.to_thread(self._store.open, block)
         try:
-            start, end, partial = _range(request, found.length)
+            start, end, partial = range_of(request, found.length)
             response = web.StreamResponse(
                 status=206 if partial else 200,
                 headers={
@@ -94,26 +97,3 @@ class BlocksApi:
         finally:
             if found.descriptor >= 0:
                 os.close(found.descriptor)
-
-
-def _number(text: str, what: str) -> int:
-    if not text.isascii() or not text.isdigit() or len(text) > 18:
-        raise InvalidRequest(f"the {what} must be a number")
-    return int(text)
-
-
-def _range(request: web.Request, length: int) -> tuple[int, int, bool]:
-    """(start, end, partial) of what is asked for."""
-    if "Range" not in request.headers:
-        return 0, length, False
-    try:
-        wanted = request.http_range
-    except ValueError:
-        raise InvalidRequest("the Range header is malformed") from None
-    start, stop = wanted.start, wanted.stop
-    if start is not None and start < 0:
-        return max(0, length + start), length, True
-    start = start or 0
-    if start >= length:
-        raise web.HTTPRequestRangeNotSatisfiable(headers={"Content-Range": f"bytes */{length}"})
-    return start, min(length, stop if stop is not None else length), True

@@ -32,6 +32,7 @@ from ...common.errors import (
 )
 from ...common.model import FileStatus
 from ...common.runtime import Clock, new_uuid
+from .asked import MAX_TIME_DIGITS, number_of, range_of
 
 log = logging.getLogger(__name__)
 MAX_TRANSFERS: Final = 64  # of browsers, at a time
@@ -160,7 +161,7 @@ class WebApi:
         if (await fs.stat(path)).is_directory:
             raise IsADirectory(f"{path!r} is a directory")
         async with await fs.open(path, "rb") as reader:
-            start, end, partial = _range(request, reader.length)
+            start, end, partial = range_of(request, reader.length, headers)
             name = path.rpartition("/")[2]
             plain = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in name)
             response = web.StreamResponse(
@@ -222,7 +223,9 @@ class WebApi:
     async def _upload(self, request: web.Request, fs: FileSystem) -> FileStatus:
         path = request.query.get("path", "")
         overwrite = request.query.get("overwrite", "false") == "true"
-        mtime_ms = _number(request.query.get("mtime", "0"), "mtime") or None
+        mtime_ms = (
+            number_of(request.query.get("mtime", "0"), "mtime", digits=MAX_TIME_DIGITS) or None
+        )
         if not path.startswith("/") or path.endswith("/"):
             raise InvalidRequest("the path must be absolute and name a file")
         size = request.content_length
@@ -278,27 +281,3 @@ async def _body(request: web.Request) -> AsyncIterator[bytes]:
         if not piece:
             return
         yield piece
-
-
-def _number(text: str, what: str) -> int:
-    if not text.isascii() or not text.isdigit() or len(text) > 15:
-        raise InvalidRequest(f"{what} must be a number")
-    return int(text)
-
-
-def _range(request: web.Request, length: int) -> tuple[int, int, bool]:
-    """(start, end, partial) of what is asked for."""
-    if "Range" not in request.headers:
-        return 0, length, False
-    try:
-        wanted = request.http_range
-    except ValueError:
-        raise InvalidRequest("the Range header is malformed") from None
-    start = wanted.start or 0
-    if start < 0:
-        return max(0, length + start), length, True
-    if start >= length:
-        raise web.HTTPRequestRangeNotSatisfiable(
-            headers={"Content-Range": f"bytes */{length}", **WebApi._headers(request)}
-        )
-    return start, min(length, wanted.stop if wanted.stop is not None else length), True

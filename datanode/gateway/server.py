@@ -89,14 +89,7 @@ class Gateway:
         return web.Response(status=204, headers=CORS)
 
     async def ipfs(self, request: web.Request) -> web.StreamResponse:
-        try:
-            return await self._ipfs(request)
-        except DfsError as error:
-            return refused(error)
-        except ConnectionError:
-            return web.Response(status=499)  # the client has gone, as is its right
-        except OutsideRange as outside:
-            return web.Response(status=416, headers={**CORS, "Content-Range": str(outside)})
+        return await _answered(self._ipfs(request))
 
     async def _ipfs(self, request: web.Request) -> web.StreamResponse:
         root, names, slash = parse_path(request.rel_url.raw_path, "/ipfs/")
@@ -107,14 +100,7 @@ class Gateway:
         return await self._under(request, asked, cid, names, slash, f"/ipfs/{root}", IMMUTABLE)
 
     async def ipns(self, request: web.Request) -> web.StreamResponse:
-        try:
-            return await self._ipns(request)
-        except DfsError as error:
-            return refused(error)
-        except ConnectionError:
-            return web.Response(status=499)  # the client has gone, as is its right
-        except OutsideRange as outside:
-            return web.Response(status=416, headers={**CORS, "Content-Range": str(outside)})
+        return await _answered(self._ipns(request))
 
     async def _ipns(self, request: web.Request) -> web.StreamResponse:
         name, names, slash = parse_path(request.rel_url.raw_path, "/ipns/")
@@ -539,6 +525,18 @@ def _not_here(request: web.Request, cid: Cid) -> DfsError:
 
 class NotCached(ContentNotFound):
     """412, where the client asked for what is here alone."""
+
+
+async def _answered(answer: Awaitable[web.StreamResponse]) -> web.StreamResponse:
+    """*answer*, or what the client is told where there is none."""
+    try:
+        return await answer
+    except DfsError as error:
+        return refused(error)
+    except ConnectionError:
+        return web.Response(status=499)  # the client has gone, as is its right
+    except OutsideRange as outside:
+        return web.Response(status=416, headers={**CORS, "Content-Range": str(outside)})
 
 
 def refused(error: DfsError) -> web.Response:
