@@ -10,6 +10,7 @@ from ..common.errors import DfsError
 from ..common.ipld import dag
 from ..common.ipld.cid import RAW, Cid
 from .content import ContentReader
+from .content_reader import Reader
 from .session import Session
 
 AT_ONCE = 16
@@ -17,9 +18,7 @@ MAX_BLOCKS = 100_000_000
 PAGE = 500
 
 
-async def check_dag(
-    reader: ContentReader, root: Cid, *, deep: bool = True
-) -> tuple[int, list[str]]:
+async def check_dag(reader: Reader, root: Cid, *, deep: bool = True) -> tuple[int, list[str]]:
     """(blocks read, what is wrong) of a DAG. Files are read by their leaves' places, several at a time."""
     reader.forget()
     bad: list[str] = []
@@ -53,7 +52,7 @@ async def check_dag(
     return count, bad
 
 
-async def _read_file(reader: ContentReader, root: Cid) -> int:
+async def _read_file(reader: Reader, root: Cid) -> int:
     """How many blocks a file has; every one read and verified."""
     found = await reader.entity(root)
     count = 1

@@ -4,14 +4,41 @@ from __future__ import annotations
 
 import asyncio
 import collections
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Protocol
 
+from ..common.content import FoundCid
 from ..common.errors import InvalidContent
 from ..common.ipld import dag
 from ..common.ipld.cid import Cid
-from ..common.ipld.dag import Block, Entity, Part
+from ..common.ipld.dag import Block, Entity, Entry, Part
 
 Get = Callable[[Cid], Awaitable[Block]]
+
+
+class Reader(Protocol):
+    """Reads by CID, from a cluster (`content.ContentReader`) or a peer (`peer_content.PeerReader`). What it gives is verified."""
+
+    async def get(self, cid: Cid) -> bytes: ...
+
+    async def find(self, cid: Cid) -> FoundCid | None:
+        """Where a NameNode has it."""
+
+    async def prefetch(self, wanted: Sequence[Cid]) -> None:
+        """These will be asked for."""
+
+    def forget(self) -> None:
+        """Ask anew for everything from now on."""
+
+    async def resolve(self, root: Cid, names: list[str]) -> Cid: ...
+
+    async def entity(self, cid: Cid) -> Entity: ...
+
+    async def entries(self, found: Entity) -> list[Entry]: ...
+
+    def read(
+        self, found: Entity, start: int = 0, end: int | None = None
+    ) -> AsyncIterator[Block]: ...
 
 
 async def read_file(

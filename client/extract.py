@@ -15,7 +15,7 @@ from ..common.ipld.cid import Cid
 from ..common.ipld.dag import MAX_TREE_DEPTH, Entity
 from ..common.ipld.directory import check_name
 from ..common.ipld.unixfs import Kind
-from .content import ContentReader
+from .content_reader import Reader
 
 MODE_FILE, MODE_DIRECTORY = 0o666, 0o777
 MAX_SYMLINK_BYTES = 4096
@@ -33,9 +33,7 @@ class Extracted:
 class Extractor:
     """Extracts by descriptors of folders, never following a symlink: a path is never looked up twice."""
 
-    def __init__(
-        self, reader: ContentReader, *, overwrite: bool, progress: Callable[[int], None]
-    ) -> None:
+    def __init__(self, reader: Reader, *, overwrite: bool, progress: Callable[[int], None]) -> None:
         self._reader = reader
         self._overwrite = overwrite
         self._progress = progress

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..common.checksum import DIGEST_BYTES
 from ..common.codec import error_of, from_json
-from ..common.errors import ConnectionLost, InvalidConfig, InvalidRequest, Unavailable
+from ..common.errors import ConnectionLost, DfsError, InvalidConfig, InvalidRequest, Unavailable
 from ..common.framing import FrameSocket
 from ..common.ipld.cid import Cid
 from ..common.messages import Failure
@@ -26,24 +26,28 @@ class PeerClient:
 
     def __init__(self, url: str, *, token: str = "", timeout_s: float = 60.0) -> None:
         """*token*: the peer's own, needed from another machine. InvalidConfig for a URL that is none."""
-        parts = urllib.parse.urlsplit(url)
+        parts = urllib.parse.urlsplit(url if "//" in url else f"http://{url}")
         try:
             host, port = parts.hostname, parts.port
         except ValueError:
             host = None
         if parts.scheme != "http" or not host:
-            raise InvalidConfig(f"a peer's URL is http://HOST:PORT, not {url!r}")
+            raise InvalidConfig(f"a peer is HOST:PORT or http://HOST:PORT, not {url!r}")
         self.url = f"http://{parts.netloc}"
         self._token = token
         self._timeout_s = timeout_s
+        self._add = ""  # the add that these calls are part of
         self._connection = http.client.HTTPConnection(host, port or 80, timeout=timeout_s)
 
     def another(self) -> PeerClient:
         """A further connection to the same peer."""
-        return PeerClient(self.url, token=self._token, timeout_s=self._timeout_s)
+        other = PeerClient(self.url, token=self._token, timeout_s=self._timeout_s)
+        other._add = self._add
+        return other
 
     def _headers(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self._token}"} if self._token else {}
+        found = {"Authorization": f"Bearer {self._token}"} if self._token else {}
+        return found | ({"X-TwinFS-Add": self._add} if self._add else {})
 
     def _failed(self, error: Exception) -> Unavailable:
         self._connection.close()
@@ -88,6 +92,8 @@ class PeerClient:
             self._connection.request(method, path, body=data, headers=self._headers())
             response = self._answer()
             while line := response.readline(1024 * 1024):
+                if not line.strip():
+                    continue  # a sign of life
                 found = json.loads(line)
                 if "error" in found:
                     response.read()
@@ -97,6 +103,23 @@ class PeerClient:
             raise self._failed(error) from None
 
     # --- content ---
+
+    def begin_add(self) -> None:
+        """From now on, and on connections made by `another`, the peer keeps from collection what it says that it has."""
+        if not self._add:
+            self._add = self.call("POST", "/v1/peer/adds")["add"]
+
+    def end_add(self) -> None:
+        """What was added is pinned, or may go."""
+        name, self._add = self._add, ""
+        if name:
+            self.call("DELETE", f"/v1/peer/adds/{name}")
+
+    def unpin(self, cid: Cid, *, kind: str | None = None, name: str | None = None) -> int:
+        """How many pins were removed. PinNotFound."""
+        given = {"kind": kind, "name": name}
+        query = urllib.parse.urlencode({k: v for k, v in given.items() if v is not None})
+        return int(self.call("DELETE", f"/v1/peer/pins/{cid}?{query}")["count"])
 
     def have(self, cids: Sequence[Cid]) -> list[bool]:
         found: list[bool] = []
@@ -115,6 +138,9 @@ class PeerClient:
             return json.loads(self._answer().read(MAX_ANSWER_BYTES))
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise self._failed(error) from None
+        except DfsError:
+            self._connection.close()  # *pieces* failed in the middle, or the peer did not want them all
+            raise
 
     def send_leaves(
         self, descriptor: int, runs: Sequence[tuple[int, int]], hash_name: str

@@ -11,7 +11,7 @@ import functools
 import os
 import queue
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import NamedTuple
@@ -36,6 +36,7 @@ class Added(NamedTuple):
     size_bytes: int
     sent_bytes: int
     files: int
+    node: Node
 
 
 class Importer:
@@ -47,11 +48,14 @@ class Importer:
         profile: Profile,
         *,
         told: Callable[[int], None] = lambda size: None,
+        named: Callable[[str, Node], None] = lambda name, node: None,
         hidden: bool = True,
     ) -> None:
+        """*told* is called with bytes that were read, *named* with each path and its root, children before their folder."""
         self._client = client
         self._profile = profile
         self._told = told
+        self._named = named
         self._hidden = hidden
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="hash")
         # Each sends on a connection of its own: while the peer makes one part durable, it takes the next.
@@ -65,22 +69,59 @@ class Importer:
         self._batch_bytes = 0
         self._size_bytes = self._sent_bytes = self._files = 0
 
-    def add(self, path: Path) -> Added:
-        """A file, a folder or a symlink; all of it is durable on the peer when this returns.
+    def add(self, path: Path, name: str = "") -> Added:
+        """A file, a folder or a symlink; all of it is durable on the peer when this returns. *name*: what `named` hears it called.
 
         Raises StorageError for what can't be read, Unsupported for what content can't be (sockets, devices).
         """
         self._size_bytes = self._sent_bytes = self._files = 0
-        node = self._any(path, 0)
+        node = self._any(path, 0, name or path.name)
         self._finish()
-        return Added(node.cid, self._size_bytes, self._sent_bytes, self._files)
+        return Added(node.cid, self._size_bytes, self._sent_bytes, self._files, node)
 
     def add_bytes(self, data: bytes) -> Added:
         """As `add`, of bytes at hand."""
         self._size_bytes = self._sent_bytes = 0
         node = self._small(data)
         self._finish()
-        return Added(node.cid, len(data), self._sent_bytes, 1)
+        return Added(node.cid, len(data), self._sent_bytes, 1, node)
+
+    def add_stream(self, pieces: Iterable[bytes]) -> Added:
+        """As `add`, of a file that comes in pieces of any size; a few chunks of it are in memory at a time."""
+        self._size_bytes = self._sent_bytes = 0
+        size = self._profile.chunk_bytes
+        tree = Layout(self._profile)
+        gathered, empty = bytearray(), True
+        for piece in pieces:
+            gathered += piece
+            while len(gathered) >= size:
+                empty = False
+                self._queue_all(tree.add(self._leaf(bytes(gathered[:size]))))
+                del gathered[:size]
+        if gathered or empty:
+            self._queue_all(tree.add(self._leaf(bytes(gathered))))
+        self._queue_all(tree.finish())
+        self._finish()
+        root = tree.root
+        assert root is not None
+        self._named("", root)
+        return Added(root.cid, self._size_bytes, self._sent_bytes, 1, root)
+
+    def wrap(self, entries: dict[str, Node]) -> Added:
+        """A folder of what was added before."""
+        self._size_bytes = self._sent_bytes = 0
+        for name in entries:
+            directory.check_name(name)
+        node, made = directory.build(self._profile, entries)
+        self._queue_all(made)
+        self._finish()
+        self._named("", node)
+        return Added(node.cid, 0, self._sent_bytes, 0, node)
+
+    def _leaf(self, data: bytes) -> Node:
+        self._size_bytes += len(data)
+        self._told(len(data))
+        return self._small(data)
 
     def close(self) -> None:
         self._threads.shutdown()
@@ -114,7 +155,12 @@ class Importer:
 
     # --- what is there ---
 
-    def _any(self, path: Path, depth: int) -> Node:
+    def _any(self, path: Path, depth: int, name: str) -> Node:
+        node = self._made(path, depth, name)
+        self._named(name, node)
+        return node
+
+    def _made(self, path: Path, depth: int, name: str) -> Node:
         if depth > MAX_DEPTH:
             raise InvalidRequest(f"{path} is too deep")
         try:
@@ -124,14 +170,14 @@ class Importer:
                 self._queue(made.cid, made.block)
                 return node
             if stat.S_ISDIR(mode):
-                return self._folder(path, depth)
+                return self._folder(path, depth, name)
             if stat.S_ISREG(mode):
                 return self._file(path)
         except OSError as error:
             raise StorageError(f"{error.filename or path}: {error.strerror}") from None
         raise Unsupported(f"{path} is neither a file nor a folder nor a symlink")
 
-    def _folder(self, path: Path, depth: int) -> Node:
+    def _folder(self, path: Path, depth: int, called: str) -> Node:
         entries: dict[str, Node] = {}
         with os.scandir(path) as found:
             names = sorted(entry.name for entry in found)
@@ -139,7 +185,7 @@ class Importer:
             if name.startswith(".") and not self._hidden:
                 continue
             directory.check_name(name)
-            entries[name] = self._any(path / name, depth + 1)
+            entries[name] = self._any(path / name, depth + 1, f"{called}/{name}")
         node, made = directory.build(self._profile, entries)
         self._queue_all(made)
         return node

@@ -222,8 +222,8 @@ class DataNodeConfig:
 class ClientConfig:
     """Every `dfs` command and `FileSystem`."""
 
-    namenode: str = "http://127.0.0.1:9870"
-    peer: str = "http://127.0.0.1:9864"  # for commands that ask a peer
+    namenode: str = "http://127.0.0.1:9870"  # "none": there is a peer alone
+    peer: str = "http://127.0.0.1:9864"  # asked about content where it is given and no NameNode is
     peer_token: str = ""  # that peer's own, where it is on another machine
     user: str = ""  # "" = the account that runs the program
     replication: int = 0  # 0 = the cluster's default
@@ -252,7 +252,7 @@ class ClientConfig:
         _endpoint(self.otlp_endpoint)
         if self.durability not in ("synced", "replicated"):
             raise InvalidConfig('durability must be "synced" or "replicated"')
-        if not self.namenode.startswith(("http://", "https://")):
+        if self.namenode != "none" and not self.namenode.startswith(("http://", "https://")):
             raise InvalidConfig(f"namenode must be an http:// URL, not {self.namenode!r}")
         parse_proxy(self.proxy)
 

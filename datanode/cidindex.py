@@ -26,6 +26,7 @@ WRITE_EVERY_S = 0.2
 BATCH_REPLICAS = 2_000
 MAX_WAITING = 200_000  # replicas; beyond that the index is gone through again instead
 BLAKE3_KEY = b"\x1e"
+MAX_PLACES = 16  # of one block
 SCHEMA = """
 -- Where the CID block with a hash lies: in the bytes [start, start + length) of a finalized replica. One hash may lie in several
 -- replicas. A row whose replica is gone is no error: whoever finds one looks whether the replica is there.
@@ -119,27 +120,36 @@ class CidIndex:
 
     def find(self, key: bytes) -> Place | None:
         """Where the CID block is; a place that the volume's index confirms."""
-        found = self._look_up(key)
-        if found is None and self._waiting:
+        found = self.all(key, most=1)
+        return found[0] if found else None
+
+    def all(self, key: bytes, *, most: int = MAX_PLACES) -> list[Place]:
+        """*most* such places."""
+        found = self._look_up(key, most)
+        if not found and self._waiting:
             self.settle()
-            found = self._look_up(key)
+            found = self._look_up(key, most)
         return found
 
-    def _look_up(self, key: bytes) -> Place | None:
+    def _look_up(self, key: bytes, most: int) -> list[Place]:
         try:
             with self._read_lock:
                 rows = self._reader.execute(
-                    "SELECT block_id, start, length FROM places WHERE key = ? LIMIT 16", (key,)
+                    "SELECT block_id, start, length FROM places WHERE key = ? LIMIT ?",
+                    (key, MAX_PLACES),
                 ).fetchall()
         except sqlite3.Error as error:
             raise database_error(error, self._path) from error
         if not rows:
             rows = self._index.named(key)
+        found = []
         for block_id, start, length in rows:
             replica = self._index.get(block_id)
             if replica is not None and start + length <= replica.length:
-                return Place(block_id, start, length)
-        return None
+                found.append(Place(block_id, start, length))
+                if len(found) == most:
+                    break
+        return found
 
     def hashes(self) -> int:
         """How many CID blocks are known here."""

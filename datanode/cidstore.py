@@ -19,9 +19,11 @@ from ..common.errors import BlockNotFound, ChecksumMismatch, DfsError, InvalidCo
 from ..common.ipld import multihash
 from ..common.ipld.cid import MAX_BLOCK_BYTES, Cid
 from ..common.model import BlockId, BlockRef, GenerationStamp
+from ..common.runtime import SystemClock
 from ..common.transfer import MAX_MANY_BYTES, SmallBlock
 from .blockstore import BlockStore
 from .cidindex import BLAKE3_KEY
+from .claims import Claims
 from .index import FIRST_LOCAL_BLOCK, Name, Replica
 from .volumes import Volume, storage_error
 
@@ -47,6 +49,14 @@ class Opened(NamedTuple):
     descriptor: int
 
 
+class Copy(NamedTuple):
+    """A copy of a CID block. *whole*: it is all of its replica."""
+
+    block_id: int
+    damaged: bool
+    whole: bool
+
+
 class CidStore:
     """What this DataNode can say and do about CID blocks."""
 
@@ -56,8 +66,10 @@ class CidStore:
         *,
         wall_ms: Callable[[], int],
         on_bad: Callable[[BlockRef], None],
+        now_s: Callable[[], float] | None = None,
     ) -> None:
         """*on_bad* is told of replicas whose bytes are not those that were recorded."""
+        self.claims = Claims(now_s or SystemClock().monotonic_s)
         self._store = store
         self._wall_ms = wall_ms
         self._on_bad = on_bad
@@ -76,6 +88,35 @@ class CidStore:
             for volume in self._store.volumes
             if not volume.failure
         )
+
+    def claim(self, hashed: bytes) -> bool:
+        """As `has`, for somebody who relies on it from now on: a collection spares it while his add goes on."""
+        if hashed[:1] == b"\x00":
+            return True
+        key = key_of(hashed)
+        for volume in self._store.volumes:
+            if volume.failure or (place := volume.cids.find(key)) is None:
+                continue
+            if place.block_id < FIRST_LOCAL_BLOCK or self.claims.claim(place.block_id):
+                return True
+        return False
+
+    def places(self, hashed: bytes) -> list[Copy]:
+        """All copies of a block here; none for hash functions that are not kept."""
+        try:
+            key = key_of(hashed)
+        except Unsupported:
+            return []
+        found = []
+        for volume in self._store.volumes:
+            if volume.failure:
+                continue
+            for place in volume.cids.all(key):
+                replica = volume.index.get(place.block_id)
+                if replica is not None:
+                    damaged = place.block_id in volume.index.damaged
+                    found.append(Copy(place.block_id, damaged, replica.length == place.length))
+        return found
 
     def size(self, hashed: bytes) -> int | None:
         """The block's length; None if it is not here."""
@@ -131,6 +172,18 @@ class CidStore:
         opened = self.open(cid.multihash)
         if opened is None:
             raise BlockNotFound(f"the block {cid} is not here")
+        return self._verified(cid, opened)
+
+    def read_at(self, cid: Cid, replica: Replica, start: int, length: int) -> bytes:
+        """As `read`, of one copy."""
+        block = _reference(replica.block_id, replica.generation)
+        found = self._store.open(block)
+        if found.data is None:
+            return self._verified(cid, Opened(block, start, length, None, found.descriptor))
+        inside = memoryview(found.data)[start : start + length]
+        return self._verified(cid, Opened(block, 0, length, inside, -1))
+
+    def _verified(self, cid: Cid, opened: Opened) -> bytes:
         try:
             data = self._bytes_of(opened)
         finally:
@@ -163,7 +216,10 @@ class CidStore:
         with self._lock:
             wanted = FIRST_LOCAL_BLOCK + (self._wall_ms() << ID_BITS_BELOW_MS)
             self._last_id = max(self._last_id + 1, wanted)
-            return BlockId(self._last_id)
+            block_id = self._last_id
+        # Before it is recorded anywhere: a collection that finds it finds it claimed.
+        self.claims.claim(block_id)
+        return BlockId(block_id)
 
     def put(self, blocks: Sequence[tuple[Cid, bytes | memoryview]]) -> int:
         """Keep CID blocks, durably; how many were not here yet. Nothing is kept unless all have the bytes they say.
@@ -175,7 +231,7 @@ class CidStore:
             if len(data) > MAX_BLOCK_BYTES:
                 raise InvalidContent(f"a CID block of {len(data)} bytes exceeds {MAX_BLOCK_BYTES}")
             cid.verify(data)
-            if not cid.is_identity and not self.has(cid.multihash):
+            if not cid.is_identity and not self.claim(cid.multihash):
                 fresh[cid.multihash] = (cid, data)
         batch: list[tuple[Cid, bytes | memoryview]] = []
         size_bytes = 0
@@ -265,6 +321,7 @@ class LocalWriter:
 
     def __init__(self, cids: CidStore, expected_bytes: int) -> None:
         self._store = cids.store
+        self._claims = cids.claims
         self._block = _reference(cids.next_id(), LOCAL_GENERATION)
         self._replica = self._store.begin(self._block, self, expected_bytes)
         self._done = False
@@ -290,6 +347,7 @@ class LocalWriter:
     def finish(self, names: Sequence[tuple[bytes, int, int]] = ()) -> bytes:
         """Publish it, durably, with further hashes (key, start, length) of what is in it; its chunk digests."""
         rows = [(key, self._block.block_id, start, length) for key, start, length in names]
+        self._claims.claim(self._block.block_id)  # anew: the first claim may be old by now
         digests = self._store.finalize(self._replica, self, durable=True, names=rows)
         self._done = True
         return digests

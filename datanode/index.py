@@ -217,9 +217,16 @@ class Index:
         )
         return [_replica(row) for row in rows]
 
-    def totals(self) -> tuple[int, int]:
-        """(replicas, their bytes)."""
-        row = self._rows("SELECT COUNT(*), COALESCE(SUM(length), 0) FROM replicas")[0]
+    def ids(self, after: int, limit: int) -> list[int]:
+        """Ids of replicas after *after*, ascending."""
+        statement = "SELECT block_id FROM replicas WHERE block_id > ? ORDER BY block_id LIMIT ?"
+        return [row[0] for row in self._rows(statement, (after, limit))]
+
+    def totals(self, first: int = 0) -> tuple[int, int]:
+        """(replicas, their bytes) of ids from *first* on."""
+        row = self._rows(
+            "SELECT COUNT(*), COALESCE(SUM(length), 0) FROM replicas WHERE block_id >= ?", (first,)
+        )[0]
         return row[0], row[1]
 
     # --- checking ---

@@ -140,7 +140,9 @@ class DataNodeServer:
         )
         self._runner.app.add_routes(BlocksApi(store, status).routes())
         self._runner.app.add_routes(StatusApi(exposition, self._readiness).routes())
-        cids = CidStore(store, wall_ms=self._clock.wall_ms, on_bad=on_bad)
+        cids = CidStore(
+            store, wall_ms=self._clock.wall_ms, on_bad=on_bad, now_s=self._clock.monotonic_s
+        )
         self.content = Content(cids, self._threads)
         if config.is_peer:
             self.peer = PeerService(
@@ -231,7 +233,7 @@ class DataNodeServer:
             await self.peer.start(self._finder)
             node, keeper = self.peer.node, self.peer.keeper
             exposition.add(
-                lambda: metrics.network(len(node.table), len(keeper.own), len(keeper.held))
+                lambda: metrics.network(len(node.table), len(keeper.own_roots()), len(keeper.held))
             )
         elif self._finder is not None:
             # What this node lacks for a file or a folder, the others of its cluster have.

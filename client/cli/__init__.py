@@ -27,7 +27,7 @@ COMMANDS = {
     "chmod": "attributes",
     "chown": "attributes",
     "setrep": "attributes",
-    "truncate": "content",
+    "truncate": "attributes",
     "xattr": "attributes",
     "quota": "attributes",
     "getfacl": "acl",
@@ -96,6 +96,7 @@ class LazyGroup(click.Group):
 @click.option(
     "--namenode", metavar="URL", help="The cluster's NameNode, e.g. http://127.0.0.1:9870."
 )
+@click.option("--peer", metavar="HOST:PORT", help="A peer to ask, where there is no cluster.")
 @click.option("--user", metavar="NAME", help="Act as this user (simple authentication).")
 @click.option("--config", "config_file", metavar="FILE", help="TOML file with a table [client].")
 @click.option(
@@ -109,6 +110,7 @@ class LazyGroup(click.Group):
 def cli(
     ctx: click.Context,
     namenode: str | None,
+    peer: str | None,
     user: str | None,
     config_file: str | None,
     verbose: bool,
@@ -122,7 +124,7 @@ def cli(
         from ...common import logs
 
         logs.set_up("DEBUG", "text")
-    ctx.obj = {"namenode": namenode, "user": user, "config_file": config_file}
+    ctx.obj = {"namenode": namenode, "peer": peer, "user": user, "config_file": config_file}
 
 
 def main(argv: list[str] | None = None) -> None:

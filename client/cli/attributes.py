@@ -1,4 +1,4 @@
-"""Commands on what files are: chmod, chown, setrep, xattr, quota, lease."""
+"""Commands on what files are: chmod, chown, setrep, truncate, xattr, quota, lease."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 import sys
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import click
 
@@ -26,6 +27,7 @@ from ...common.messages import (
 )
 from ...common.model import BlockId, FileStatus
 from ...common.runtime import SystemClock
+from .content import with_filesystem
 from .sizes import Size
 from .support import Shell, change_command, finish, json_option, print_json, shell_command, shown
 
@@ -300,3 +302,24 @@ def _lease_recover(shell: Shell, paths: tuple[str, ...], timeout: float) -> None
 
 
 lease_command.add_command(change_command(name="recover")(_lease_recover))
+
+
+# --- truncate ----------------------------------------------------------------------------------
+
+
+@change_command(name="truncate")
+@click.argument("paths", nargs=-1, required=True)
+@click.option(
+    "-s", "--size", "size", type=Size(), required=True, help="Bytes to keep; also like 10M."
+)
+def truncate_command(shell: Shell, paths: tuple[str, ...], size: int) -> None:
+    """Cut files to a length."""
+
+    async def work(fs: Any) -> None:
+        for path in paths:
+            with shell.reporting("truncate", path):
+                status = await fs.truncate(shell.path(path), size)
+                if shell.tells:
+                    print_json(status)
+
+    with_filesystem(shell, work)

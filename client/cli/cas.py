@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import click
 
-from ...common.content import Pin
 from ...common.errors import (
     PathNotFound,
     PinExists,
@@ -22,12 +22,14 @@ from ..importer import Importer, NoSink, Sink
 from .content import with_filesystem
 from .progress import ProgressLine
 from .references import reference
+from .stores import with_content
 from .streams import StandardInput, detached
 from .support import (
     Refused,
     Shell,
     human,
     json_option,
+    peer_option,
     print_json,
     quoted,
     shell_command,
@@ -57,6 +59,7 @@ PROFILE_NAMES = list(PROFILES)
 @click.option("--replication", type=click.IntRange(1, 512), help="How many copies.")
 @click.option("-q", "--quiet", is_flag=True, help="CIDs alone.")
 @click.option("-Q", "--quieter", is_flag=True, help="Only the CID of each of PATHS.")
+@peer_option
 @json_option
 def add_command(
     shell: Shell,
@@ -89,12 +92,7 @@ def add_command(
     async def one(importer: Importer, text: str) -> tuple[str, Node]:
         if text == "-":
             return "", await importer.stream(_standard_input(), "")
-        local = Path(text)
-        if not local.exists() and not local.is_symlink():
-            raise PathNotFound(text)
-        if local.is_dir() and not local.is_symlink() and not recursive:
-            raise Refused("Is a directory; give -r to add it")
-        name = local.resolve().name if local.name in ("", ".", "..") else local.name
+        local, name = local_source(text, recursive)
         return name, await importer.path(local, name)
 
     async def work(sink: Sink, finish: Callable[[Node], Coroutine[Any, Any, None]]) -> None:
@@ -125,6 +123,22 @@ def add_command(
     if only_hash:
         asyncio.run(work(NoSink(), nothing))
         return
+    if shell.on_peer:
+        if replication is not None:
+            raise click.UsageError("--replication is for clusters; for peers: pin add --replicas")
+        peer_add = importlib.import_module(".peer_add", __package__)
+        peer_add.add(
+            shell,
+            paths,
+            local=lambda text: local_source(text, recursive),
+            profile=chosen,
+            pin_name=pin_name if pin else None,
+            wrap=wrap,
+            hidden=not skip_hidden,
+            told=tell,
+            quieter=quieter,
+        )
+        return
 
     async def stored(fs: Any) -> None:
         async with fs.content.sink(replication) as sink:
@@ -136,6 +150,16 @@ def add_command(
             await work(sink, keep)
 
     with_filesystem(shell, stored)
+
+
+def local_source(text: str, recursive: bool) -> tuple[Path, str]:
+    """(what is there, what to call it)."""
+    local = Path(text)
+    if not local.exists() and not local.is_symlink():
+        raise PathNotFound(text)
+    if local.is_dir() and not local.is_symlink() and not recursive:
+        raise Refused("Is a directory; give -r to add it")
+    return local, local.resolve().name if local.name in ("", ".", "..") else local.name
 
 
 def layout_directory(profile: layout.Profile, roots: dict[str, Node]) -> Any:
@@ -239,14 +263,18 @@ def pin_command() -> None:
     """Content that is kept: whole DAGs (recursive) or single blocks (direct)."""
 
 
-def _plain(pin: Pin) -> dict[str, Any]:
-    return {
+def _plain(pin: Any) -> dict[str, Any]:
+    plain = {
         "cid": str(Cid.from_bytes(pin.cid)),
         "kind": pin.kind,
         "name": pin.name,
         "owner": pin.owner,
         "pinned": format_time(pin.pinned_ms, "%Y-%m-%dT%H:%M:%SZ"),
     }
+    for fact in ("replicas", "holders", "held_here"):  # of a pin on a peer
+        if hasattr(pin, fact):
+            plain[fact] = getattr(pin, fact)
+    return plain
 
 
 KIND = click.Choice(["recursive", "direct"])
@@ -255,18 +283,35 @@ KIND = click.Choice(["recursive", "direct"])
 @click.argument("cids", metavar="CID[/PATH]...", nargs=-1, required=True)
 @click.option("--direct", is_flag=True, help="Only the block itself.")
 @click.option("--name", default="", help="A name for the pin.")
+@click.option(
+    "--replicas", type=click.IntRange(1, 64),
+    help="On a peer: so many copies among all peers, whoever comes and goes.",
+)  # fmt: skip
+@peer_option
 @json_option
-def _pin_add(shell: Shell, cids: tuple[str, ...], direct: bool, name: str, as_json: bool) -> None:
-    """Keep content. What the cluster lacks of it is fetched."""
+def _pin_add(
+    shell: Shell,
+    cids: tuple[str, ...],
+    direct: bool,
+    name: str,
+    replicas: int | None,
+    as_json: bool,
+) -> None:
+    """Keep content. What the cluster, or the peer, lacks of it is fetched."""
     kind = "direct" if direct else "recursive"
+    if replicas and not shell.on_peer:
+        raise click.UsageError("--replicas is for peers; a cluster copies all content by itself")
+    if replicas and direct:
+        raise click.UsageError("--direct is for one peer, --replicas for whole DAGs")
+    more = {"replicas": replicas} if replicas else {}
 
-    async def work(fs: Any) -> None:
+    async def work(content: Any) -> None:
         for text in cids:
             with shell.reporting("pin", text):
                 where = reference(text)
-                cid = await fs.content.reader.resolve(where.root, where.names)
+                cid = await content.reader.resolve(where.root, where.names)
                 try:
-                    pin = await fs.content.pin(cid, kind=kind, name=name)
+                    pin = await content.pin(cid, kind=kind, name=name, **more)
                 except PinExists:
                     if not as_json:
                         print(f"pinned already {cid}")
@@ -275,24 +320,33 @@ def _pin_add(shell: Shell, cids: tuple[str, ...], direct: bool, name: str, as_js
                     print_json(_plain(pin))
                 else:
                     print(f"pinned {cid}")
+                    for holder in pin.holders if replicas else ():
+                        print(f"  {holder}")
 
-    with_filesystem(shell, work)
+    with_content(shell, work)
 
 
 @click.argument("cids", metavar="CID...", nargs=-1, required=True)
 @click.option("--kind", type=KIND, help="Only pins of this kind.")
 @click.option("--name", help="Only the pin of this name.")
-def _pin_rm(shell: Shell, cids: tuple[str, ...], kind: Any, name: str | None) -> None:
+@peer_option
+@json_option
+def _pin_rm(
+    shell: Shell, cids: tuple[str, ...], kind: Any, name: str | None, as_json: bool
+) -> None:
     """Keep content no longer. It goes with the next collection, if nothing else holds it."""
 
-    async def work(fs: Any) -> None:
+    async def work(content: Any) -> None:
         for text in cids:
             with shell.reporting("unpin", text):
                 cid = reference(text).root
-                await fs.content.unpin(cid, kind=kind, name=name)
-                print(f"unpinned {cid}")
+                count = await content.unpin(cid, kind=kind, name=name)
+                if as_json:
+                    print_json({"cid": str(cid), "removed": count})
+                else:
+                    print(f"unpinned {cid}")
 
-    with_filesystem(shell, work)
+    with_content(shell, work)
 
 
 @click.argument("cid", metavar="[CID]", required=False)
@@ -300,42 +354,55 @@ def _pin_rm(shell: Shell, cids: tuple[str, ...], kind: Any, name: str | None) ->
 @click.option("--name", help="Only pins of this name.")
 @click.option("-q", "--quiet", is_flag=True, help="CIDs alone.")
 @json_option
+@peer_option
 def _pin_ls(
     shell: Shell, cid: str | None, kind: Any, name: str | None, quiet: bool, as_json: bool
 ) -> None:
     """List pins."""
 
-    async def work(fs: Any) -> None:
+    async def work(content: Any) -> None:
         with shell.reporting("list", "pins"):
             wanted = None if cid is None else reference(cid).root
             rows = []
-            async for pin in fs.content.pins(kind=kind, name=name, cid=wanted):
+            async for pin in content.pins(kind=kind, name=name, cid=wanted):
                 plain = _plain(pin)
                 if as_json:
                     print_json(plain)
                 elif quiet:
                     print(plain["cid"])
                 else:
-                    rows.append([plain["cid"], pin.kind, shown(pin.name), shown(pin.owner), plain["pinned"]])  # fmt: skip
+                    row = [
+                        plain["cid"],
+                        pin.kind,
+                        shown(pin.name),
+                        shown(pin.owner),
+                        plain["pinned"],
+                    ]
+                    if "replicas" in plain:
+                        row.append(f"{pin.replicas} copies" if pin.replicas else "here")
+                    rows.append(row)
             for line in table(rows):
                 print(line)
 
-    with_filesystem(shell, work)
+    with_content(shell, work)
 
 
 @click.argument("cids", metavar="[CID]...", nargs=-1)
 @click.option("-q", "--quiet", is_flag=True, help="Only what is bad.")
 @json_option
+@peer_option
 def _pin_verify(shell: Shell, cids: tuple[str, ...], quiet: bool, as_json: bool) -> None:
     """Read and hash every block of what is pinned (all, or CIDs). Exits with 1 if anything is missing or wrong."""
 
-    async def work(fs: Any) -> None:
+    async def work(content: Any) -> None:
         wanted = {reference(text).root.multihash for text in cids}
-        async for pin in fs.content.pins():
+        async for pin in content.pins():
             cid = Cid.from_bytes(pin.cid)
             if wanted and cid.multihash not in wanted:
                 continue
-            count, bad = await fs.content.check(cid, deep=pin.kind == "recursive")
+            if not getattr(pin, "held_here", True):
+                continue  # other peers hold it
+            count, bad = await content.check(cid, deep=pin.kind == "recursive")
             for text in bad:
                 shell.complain(f"{cid}: {text}")
             if as_json:
@@ -343,7 +410,7 @@ def _pin_verify(shell: Shell, cids: tuple[str, ...], quiet: bool, as_json: bool)
             elif not quiet and not bad:
                 print(f"{cid}  {count} blocks  good")
 
-    with_filesystem(shell, work)
+    with_content(shell, work)
 
 
 for _name, _function in (
@@ -365,32 +432,36 @@ for _name, _function in (
 )  # fmt: skip
 @click.option("-n", "--dry-run", is_flag=True, help="Only say how much would go at first.")
 @json_option
+@peer_option
 def gc_command(shell: Shell, grace_s: float, dry_run: bool, as_json: bool) -> None:
     """Collect content that no pin, path or folder holds, in small steps while everything goes on."""
 
-    async def work(fs: Any) -> None:
+    async def work(content: Any) -> None:
         with shell.reporting("collect", "content"):
             blocks = size = steps = 0
-            async for done in fs.content.collect(grace_s=grace_s, dry_run=dry_run):
+            async for done in content.collect(grace_s=grace_s, dry_run=dry_run):
                 blocks, size, steps = blocks + done.blocks, size + done.bytes, steps + 1
-            left = await fs.content.totals()
+            left = await content.totals()
             if as_json:
                 print_json({"blocks": blocks, "bytes": size, "steps": steps, "left": left})
             else:
-                verb = "would collect, in a first step" if dry_run else "collected"
+                verb = "collected"
+                if dry_run:
+                    verb = "would collect" if shell.on_peer else "would collect, in a first step"
                 print(f"{verb} {blocks} blocks, {human(size)}; {left.blocks} are held")
 
-    with_filesystem(shell, work)
+    with_content(shell, work)
 
 
 @shell_command(name="verify")
 @click.argument("paths", metavar="[CID|PATH]...", nargs=-1)
 @json_option
+@peer_option
 def verify_command(shell: Shell, paths: tuple[str, ...], as_json: bool) -> None:
     """Read and hash every CID block: all that is held, or all below CIDs and PATHS. Exits with 1 if anything is wrong."""
     from .references import is_reference
 
-    async def work(fs: Any) -> None:
+    async def work(content: Any) -> None:
         total = bad_count = 0
 
         def told(count: int, bad: list[str]) -> None:
@@ -403,14 +474,14 @@ def verify_command(shell: Shell, paths: tuple[str, ...], as_json: bool) -> None:
             with shell.reporting("verify", text):
                 if is_reference(text):
                     where = reference(text)
-                    cid = await fs.content.reader.resolve(where.root, where.names)
+                    cid = await content.reader.resolve(where.root, where.names)
                 else:
-                    cid = (await fs.content.cid(shell.path(text))).cid
-                told(*await fs.content.check(cid))
+                    cid = (await content.cid(shell.path(text))).cid
+                told(*await content.check(cid))
         if not paths:
             progress = ProgressLine("verifying")
             try:
-                async for count, bad in fs.content.check_all(progress):
+                async for count, bad in content.check_all(progress):
                     told(count, bad)
             finally:
                 progress.close()
@@ -419,4 +490,4 @@ def verify_command(shell: Shell, paths: tuple[str, ...], as_json: bool) -> None:
         else:
             print(f"{total} CID blocks read and hashed, {bad_count} bad")
 
-    with_filesystem(shell, work)
+    with_content(shell, work)

@@ -33,6 +33,7 @@ from .support import (
     change_command,
     check_text,
     json_option,
+    peer_option,
     print_json,
     quoted,
     reason,
@@ -49,6 +50,11 @@ MERGE = "File exists; -f merges into it, --resume adds what is missing"
 def with_filesystem(shell: Shell, work: Callable[[Any], Coroutine[Any, Any, None]]) -> None:
     """Run *work* with a FileSystem; Ctrl-C cancels it, so that it cleans up after itself."""
     from ..filesystem import FileSystem
+
+    if not shell.failed:
+        shell.require_namenode()
+    elif shell.without_paths:
+        return  # it was said of each path
 
     async def run() -> None:
         async with FileSystem.connect(config=shell.config) as fs:
@@ -264,6 +270,7 @@ async def _put_stream(fs: Any, path: str, force: bool, options: dict[str, int | 
     "-T", "--no-target-directory", "whole", is_flag=True, help="DESTINATION is the new name itself."
 )
 @json_option
+@peer_option
 def get_command(
     shell: Shell,
     paths: tuple[str, ...],
@@ -365,6 +372,7 @@ async def _cat(shell: Shell, fs: Any, found: list[FileStatus]) -> None:
 
 @shell_command(name="cat")
 @click.argument("paths", nargs=-1, required=True)
+@peer_option
 def cat_command(shell: Shell, paths: tuple[str, ...]) -> None:
     """Write files (paths, or CID[/PATH]) to standard output."""
     if are_references(paths):
@@ -557,24 +565,6 @@ def append_command(shell: Shell, paths: tuple[str, ...]) -> None:
                 raise
             if shell.tells:
                 print_json(writer.status)
-
-    with_filesystem(shell, work)
-
-
-@change_command(name="truncate")
-@click.argument("paths", nargs=-1, required=True)
-@click.option(
-    "-s", "--size", "size", type=Size(), required=True, help="Bytes to keep; also like 10M."
-)
-def truncate_command(shell: Shell, paths: tuple[str, ...], size: int) -> None:
-    """Cut files to a length."""
-
-    async def work(fs: Any) -> None:
-        for path in paths:
-            with shell.reporting("truncate", path):
-                status = await fs.truncate(shell.path(path), size)
-                if shell.tells:
-                    print_json(status)
 
     with_filesystem(shell, work)
 

@@ -21,10 +21,10 @@ from ...common.ipld.cid import (
 )
 from ...common.ipld.dag_pb import PBNode
 from ...common.ipld.multihash import NAMES as HASHES
-from .content import with_filesystem
 from .references import reference
+from .stores import with_content
 from .streams import StandardInput, write_out
-from .support import Shell, json_option, print_json, shell_command
+from .support import Shell, json_option, peer_option, print_json, shell_command
 
 PIECE_BYTES = 1024 * 1024
 MAX_DAG_BLOCKS = 100_000_000
@@ -63,36 +63,38 @@ def block_command() -> None:
 
 
 @click.argument("cids", metavar="CID[/PATH]...", nargs=-1, required=True)
+@peer_option
 def _block_get(shell: Shell, cids: tuple[str, ...]) -> None:
     """Write the bytes of blocks to standard output."""
 
-    async def work(fs: Any) -> None:
+    async def work(content: Any) -> None:
         for text in cids:
             with shell.reporting("read", text):
                 where = reference(text)
-                cid = await fs.content.reader.resolve(where.root, where.names)
-                await write_bytes(await fs.content.reader.get(cid))
+                cid = await content.reader.resolve(where.root, where.names)
+                await write_bytes(await content.reader.get(cid))
 
-    with_filesystem(shell, work)
+    with_content(shell, work)
 
 
 @click.argument("cids", metavar="CID[/PATH]...", nargs=-1, required=True)
 @json_option
+@peer_option
 def _block_stat(shell: Shell, cids: tuple[str, ...], as_json: bool) -> None:
     """The size of blocks."""
 
-    async def work(fs: Any) -> None:
+    async def work(content: Any) -> None:
         for text in cids:
             with shell.reporting("read", text):
                 where = reference(text)
-                cid = await fs.content.reader.resolve(where.root, where.names)
-                size = len(await fs.content.reader.get(cid))
+                cid = await content.reader.resolve(where.root, where.names)
+                size = len(await content.reader.get(cid))
                 if as_json:
                     print_json({"cid": str(cid), "size": size, "codec": cid.codec_name, "hash": cid.hash_name})  # fmt: skip
                 else:
                     print(f"{cid}  {size} bytes  {cid.codec_name}  {cid.hash_name}")
 
-    with_filesystem(shell, work)
+    with_content(shell, work)
 
 
 @click.argument("files", metavar="FILE...", nargs=-1, required=True)
@@ -101,26 +103,27 @@ def _block_stat(shell: Shell, cids: tuple[str, ...], as_json: bool) -> None:
 @hash_option
 @click.option("--pin", is_flag=True, help="Keep it (a direct pin).")
 @json_option
+@peer_option
 def _block_put(
     shell: Shell, files: tuple[str, ...], codec: str, hash_name: str, pin: bool, as_json: bool
 ) -> None:
     """Store FILES (- is standard input), each as one block."""
 
-    async def work(fs: Any) -> None:
+    async def work(content: Any) -> None:
         for name in files:
             with shell.reporting("put", name):
                 data = _read_whole(name)
                 cid = Cid.of(CODECS[codec], data, HASHES[hash_name])
                 dag.links_of(cid, data)  # what is no such node is refused
-                await fs.content.put_blocks([(cid, data)])
+                await content.put_blocks([(cid, data)])
                 if pin:
-                    await fs.content.pin(cid, kind="direct", fetch=False)
+                    await content.pin(cid, kind="direct", fetch=False)
                 if as_json:
                     print_json({"cid": str(cid), "size": len(data)})
                 else:
                     print(cid)
 
-    with_filesystem(shell, work)
+    with_content(shell, work)
 
 
 block_command.add_command(shell_command(name="get")(_block_get))
@@ -142,41 +145,43 @@ def _as_json(cid: Cid, block: bytes) -> bytes:
 
 
 @click.argument("cid", metavar="CID[/PATH]")
+@peer_option
 def _dag_get(shell: Shell, cid: str) -> None:
     """A block as dag-json."""
 
-    async def work(fs: Any) -> None:
+    async def work(content: Any) -> None:
         with shell.reporting("read", cid):
             where = reference(cid)
-            found = await fs.content.reader.resolve(where.root, where.names)
-            await write_bytes(_as_json(found, await fs.content.reader.get(found)) + b"\n")
+            found = await content.reader.resolve(where.root, where.names)
+            await write_bytes(_as_json(found, await content.reader.get(found)) + b"\n")
 
-    with_filesystem(shell, work)
+    with_content(shell, work)
 
 
 @click.argument("cid", metavar="CID[/PATH]")
 @json_option
+@peer_option
 def _dag_stat(shell: Shell, cid: str, as_json: bool) -> None:
     """How many blocks and bytes a DAG has, each block counted once."""
 
-    async def work(fs: Any) -> None:
+    async def work(content: Any) -> None:
         with shell.reporting("read", cid):
             where = reference(cid)
-            root = await fs.content.reader.resolve(where.root, where.names)
+            root = await content.reader.resolve(where.root, where.names)
             blocks, size = 0, 0
-            async for _, data in _blocks(fs, root):
+            async for _, data in _blocks(content, root):
                 blocks, size = blocks + 1, size + len(data)
             if as_json:
                 print_json({"cid": str(root), "blocks": blocks, "bytes": size})
             else:
                 print(f"{root}  {blocks} blocks  {size} bytes")
 
-    with_filesystem(shell, work)
+    with_content(shell, work)
 
 
-async def _blocks(fs: Any, root: Cid) -> Any:
+async def _blocks(content: Any, root: Cid) -> Any:
     """Every block of a DAG, the root first, each once."""
-    reader = fs.content.reader
+    reader = content.reader
     walk = dag.walk(root, max_blocks=MAX_DAG_BLOCKS)
     wish = next(walk, None)
     while wish is not None:
@@ -195,6 +200,7 @@ async def _blocks(fs: Any, root: Cid) -> Any:
 @click.option("--version", "version", type=click.IntRange(1, 2), default=1, show_default=True,
               help="2 adds an index, and needs a file to write to.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Blocks as dag-json, one a line, no CAR.")
+@peer_option
 def _dag_export(
     shell: Shell, cids: tuple[str, ...], output: str, version: int, as_json: bool
 ) -> None:
@@ -203,24 +209,26 @@ def _dag_export(
     if version == 2 and output == "-":
         raise click.UsageError("a CAR of version 2 needs --output FILE: its header is written last")
 
-    async def work(fs: Any) -> None:
+    async def work(content: Any) -> None:
         with shell.reporting("export", cids[0]):
             if output == "-":
-                await _export(fs, roots, write_bytes, as_json)
+                await _export(content, roots, write_bytes, as_json)
                 return
             target = Path(output)
             temporary = target.with_name(f".{target.name}.part")
             try:
                 with temporary.open("wb") as file:
-                    await _export_file(fs, roots, file, version, as_json)
+                    await _export_file(content, roots, file, version, as_json)
                 temporary.replace(target)
             finally:
                 temporary.unlink(missing_ok=True)
 
-    with_filesystem(shell, work)
+    with_content(shell, work)
 
 
-async def _export(fs: Any, roots: list[Cid], write: Any, as_json: bool) -> list[tuple[Cid, int]]:
+async def _export(
+    content: Any, roots: list[Cid], write: Any, as_json: bool
+) -> list[tuple[Cid, int]]:
     """Where each block's frame begins."""
     places: list[tuple[Cid, int]] = []
     at = 0
@@ -230,7 +238,7 @@ async def _export(fs: Any, roots: list[Cid], write: Any, as_json: bool) -> list[
         at = len(front)
     seen: set[bytes] = set()
     for root in roots:
-        async for cid, block in _blocks(fs, root):
+        async for cid, block in _blocks(content, root):
             if cid.multihash in seen:
                 continue
             seen.add(cid.multihash)
@@ -246,15 +254,17 @@ async def _export(fs: Any, roots: list[Cid], write: Any, as_json: bool) -> list[
     return places
 
 
-async def _export_file(fs: Any, roots: list[Cid], file: Any, version: int, as_json: bool) -> None:
+async def _export_file(
+    content: Any, roots: list[Cid], file: Any, version: int, as_json: bool
+) -> None:
     async def write(data: bytes) -> None:
         file.write(data)
 
     if version == 1 or as_json:
-        await _export(fs, roots, write, as_json)
+        await _export(content, roots, write, as_json)
         return
     file.write(car.v2_header(0))
-    places = await _export(fs, roots, write, False)
+    places = await _export(content, roots, write, False)
     size = file.tell() - car.V2_HEADER_BYTES
     file.write(car.v2_index(places))
     file.seek(0)
@@ -264,18 +274,19 @@ async def _export_file(fs: Any, roots: list[Cid], file: Any, version: int, as_js
 @click.argument("files", metavar="FILE...", nargs=-1, required=True)
 @click.option("--pin/--no-pin", default=True, show_default=True, help="Keep the roots.")
 @json_option
+@peer_option
 def _dag_import(shell: Shell, files: tuple[str, ...], pin: bool, as_json: bool) -> None:
     """Store the blocks of CAR files (- is standard input), each verified."""
 
-    async def one(fs: Any, name: str) -> None:
+    async def one(content: Any, name: str) -> None:
         reader = car.Reader()
-        count, incomplete = await fs.content.import_blocks(
+        count, incomplete = await content.import_blocks(
             block for piece in _pieces(name) for block in reader.feed(piece)
         )
         reader.finish()
         for root in reader.roots or []:
             if pin:
-                await fs.content.pin_if_new(root)
+                await content.pin_if_new(root)
             if as_json:
                 print_json({"root": str(root), "pinned": pin})
             else:
@@ -285,12 +296,12 @@ def _dag_import(shell: Shell, files: tuple[str, ...], pin: bool, as_json: bool) 
         else:
             print(f"{count} blocks")
 
-    async def work(fs: Any) -> None:
+    async def work(content: Any) -> None:
         for name in files:
             with shell.reporting("import", name):
-                await one(fs, name)
+                await one(content, name)
 
-    with_filesystem(shell, work)
+    with_content(shell, work)
 
 
 def _pieces(name: str) -> Iterator[bytes]:
@@ -310,26 +321,27 @@ def _pieces(name: str) -> Iterator[bytes]:
 @hash_option
 @click.option("--pin/--no-pin", default=True, show_default=True, help="Keep it.")
 @json_option
+@peer_option
 def _dag_put(
     shell: Shell, files: tuple[str, ...], codec: str, hash_name: str, pin: bool, as_json: bool
 ) -> None:
     """Store dag-json documents (- is standard input) as blocks."""
 
-    async def work(fs: Any) -> None:
+    async def work(content: Any) -> None:
         for name in files:
             with shell.reporting("put", name):
                 value = dag_json.decode(_read_whole(name))
                 block = _encoded(value, CODECS[codec])
                 cid = Cid.of(CODECS[codec], block, HASHES[hash_name])
-                await fs.content.put_blocks([(cid, block)])
+                await content.put_blocks([(cid, block)])
                 if pin:
-                    await fs.content.pin_if_new(cid)
+                    await content.pin_if_new(cid)
                 if as_json:
                     print_json({"cid": str(cid), "size": len(block)})
                 else:
                     print(cid)
 
-    with_filesystem(shell, work)
+    with_content(shell, work)
 
 
 def _encoded(value: Any, codec: int) -> bytes:

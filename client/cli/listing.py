@@ -20,6 +20,7 @@ from .support import (
     finish,
     human,
     json_option,
+    peer_option,
     print_json,
     quoted,
     shell_command,
@@ -69,6 +70,7 @@ def _long(statuses: Iterable[FileStatus], human_sizes: bool, full: bool) -> Iter
 @click.option("-t", "by_time", is_flag=True, help="Newest first.")
 @click.option("-S", "by_size", is_flag=True, help="Largest first.")
 @click.option("-r", "reverse", is_flag=True, help="The other way round.")
+@peer_option
 @json_option
 def ls_command(
     shell: Shell,

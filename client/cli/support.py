@@ -7,12 +7,12 @@ import json
 import sys
 import urllib.parse
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from ...common import tracing
-from ...common.config import ClientConfig, load
+from ...common.config import ClientConfig, build, settings
 from ...common.errors import (
     DfsError,
     DirectoryNotEmpty,
@@ -23,6 +23,7 @@ from ...common.errors import (
     NotADirectory,
     PathExists,
     PathNotFound,
+    Unsupported,
     exit_code,
 )
 from ...common.messages import GetServerInfo, ListDirectory, ServerInfo, Stat
@@ -30,6 +31,9 @@ from ...common.model import FileStatus, Struct
 from ...common.operations import OPERATIONS
 from ..globs import glob, has_magic
 from ..http_namenode import HttpNameNode
+
+if TYPE_CHECKING:
+    from ..peer_client import PeerClient
 
 T = TypeVar("T")
 SHORT: dict[type[DfsError], str] = {
@@ -60,10 +64,17 @@ class Shell:
     """One invocation of `dfs`: where it talks to, and whether anything went wrong so far."""
 
     def __init__(self, options: dict[str, Any]) -> None:
-        flags = {"namenode": options["namenode"], "user": options["user"]}
-        self.config = load(ClientConfig, flags, file=options["config_file"])
-        for url in self.config.namenode.split(","):
-            check_url(url)
+        flags = {name: options.get(name) for name in ("namenode", "user", "peer")}
+        found = settings(ClientConfig, flags, file=options["config_file"])
+        self.config = build(ClientConfig, found)
+        given = {setting.name for setting in found if setting.origin != "default"}
+        # Whether a peer was asked for, so that paths make no sense; and whether commands on content go to one.
+        self.without_paths = bool(options.get("peer") or options.get("to_peer"))
+        self.without_paths |= self.config.namenode == "none"
+        self.on_peer = self.without_paths or ("peer" in given and "namenode" not in given)
+        if self.config.namenode != "none":
+            for url in self.config.namenode.split(","):
+                check_url(url)
         self.failed = 0
         self.tells = False  # print every change as JSON
         self._namenode: HttpNameNode | None = None
@@ -74,6 +85,7 @@ class Shell:
 
     def call(self, operation: str, request: Struct) -> Any:
         """One call to the NameNode, blocking."""
+        self.require_namenode()
         if self._namenode is None:
             self._namenode = HttpNameNode(
                 self.config.namenode,
@@ -89,6 +101,17 @@ class Shell:
         if self.tells and OPERATIONS[operation].writes:
             print_json({"operation": operation, "request": request, "answer": answer})
         return answer
+
+    def require_namenode(self) -> None:
+        """Unsupported where there is none."""
+        if self.without_paths:
+            raise Unsupported("a peer has no paths: name content by its CID, or give a --namenode")
+
+    def peer(self) -> PeerClient:
+        """The peer that is asked; the caller's to close."""
+        from ..peer_client import PeerClient
+
+        return PeerClient(self.config.peer, token=self.config.peer_token)
 
     def close(self) -> None:
         if self._namenode is not None:
@@ -301,6 +324,19 @@ def shell_command(*args: Any, **attributes: Any) -> Callable[[Callable[..., Any]
 
     return decorate
 
+
+def _asked(ctx: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        ctx.find_root().obj["peer"] = value
+
+
+peer_option = click.option(
+    "--peer",
+    metavar="HOST:PORT",
+    expose_value=False,
+    callback=_asked,
+    help="Ask this peer, in place of a cluster.",
+)
 
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print JSON, one document a line."

@@ -15,6 +15,7 @@ from ...common.errors import DagTooLarge, DfsError
 from ...common.ipld import dag
 from ...common.ipld.cid import RAW, Cid
 from ...common.runtime import new_uuid
+from ..claims import Claims
 from ..content import Content
 from ..volumes import Volume
 from .partial import MAX_SLOTS, Partial
@@ -44,6 +45,10 @@ class Fetcher:
         self._exchange = exchange
         self._partials: dict[bytes, Partial] = {}  # leaf -> the file it goes into
         self._open: list[Partial] = []
+
+    @property
+    def claims(self) -> Claims:
+        return self._content.cids.claims
 
     async def start(self) -> None:
         """Find what earlier fetches left."""
@@ -75,11 +80,18 @@ class Fetcher:
         What came before it failed stays, and the next try goes on from there.
         """
         job = _Job(self, self._content, self._exchange, root, told, max_bytes)
-        return await job.run()
+        with self.claims.adding():
+            return await job.run()
+
+    async def has(self, cid: Cid) -> bool:
+        """Whether a block is here."""
+        with contextlib.suppress(DfsError):
+            return await self._content.run(self._content.cids.has, cid.multihash)
+        return False
 
     async def fetch_block(self, cid: Cid) -> None:
         """Have one block here, durably."""
-        if not await self._content.run(self._content.cids.has, cid.multihash):
+        if not await self._content.run(self._content.cids.claim, cid.multihash):
             await self._content.put([(cid, await self._exchange.block(cid))])
 
     # --- partial files ---
@@ -182,7 +194,7 @@ class _Job:
                 fresh[cid.multihash] = (cid, length)
         leaves = list(fresh.values())
         here = await self._content.run(
-            lambda: [self._content.cids.has(cid.multihash) for cid, _ in leaves]
+            lambda: [self._content.cids.claim(cid.multihash) for cid, _ in leaves]
         )
         self._progress.here += sum(here)
         missing = [leaf for leaf, known in zip(leaves, here, strict=True) if not known]
@@ -209,7 +221,7 @@ class _Job:
         """Get one block, keep it, and see what it links to."""
         block: bytes | None = None
         if cid.multihash not in self._missing and await self._content.run(
-            self._content.cids.has, cid.multihash
+            self._content.cids.claim, cid.multihash
         ):
             self._progress.here += 1
             if cid.codec == RAW:

@@ -12,13 +12,14 @@ from ...common.peering import SharedPin
 from ...common.sqlite import Database
 
 SCHEMA = """
--- Pins of this peer alone. cid: the binary CID. kind: "recursive" or "direct".
-CREATE TABLE IF NOT EXISTS pins (
-    cid        BLOB PRIMARY KEY,
+-- Pins of this peer alone. cid: the binary CID. kind: "recursive" or "direct". One content may be held for several reasons.
+CREATE TABLE IF NOT EXISTS own_pins (
+    cid        BLOB NOT NULL,
     kind       TEXT NOT NULL,
     name       TEXT NOT NULL,
-    created_ms INTEGER NOT NULL
-);
+    created_ms INTEGER NOT NULL,
+    PRIMARY KEY (cid, kind, name)
+) WITHOUT ROWID;
 -- The last word of each owner on each root, also that it is pinned no more. pin: the signed message.
 CREATE TABLE IF NOT EXISTS shared (
     owner BLOB NOT NULL,
@@ -40,6 +41,10 @@ class LocalPin(NamedTuple):
     name: str
     created_ms: int
 
+    @property
+    def key(self) -> tuple[bytes, str, str]:
+        return self.cid, self.kind, self.name
+
 
 class Journal:
     """Methods block; writes are durable when they return."""
@@ -51,6 +56,12 @@ class Journal:
             for statement in SCHEMA.split(";"):
                 if statement.strip():
                     connection.execute(statement)
+            # Journals of before there were several pins of one content have them in another table.
+            if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'pins'").fetchone():
+                connection.execute(
+                    "INSERT OR IGNORE INTO own_pins SELECT cid, kind, name, created_ms FROM pins"
+                )
+                connection.execute("DROP TABLE pins")
 
         self._database.run(prepare)
 
@@ -66,13 +77,19 @@ class Journal:
         return self._database.reader().execute(statement).fetchall()
 
     def pin(self, pin: LocalPin) -> None:
-        self._write("INSERT OR REPLACE INTO pins VALUES (?, ?, ?, ?)", [pin])
+        self._write("INSERT OR REPLACE INTO own_pins VALUES (?, ?, ?, ?)", [pin])
 
-    def unpin(self, cid: bytes) -> None:
-        self._write("DELETE FROM pins WHERE cid = ?", [(cid,)])
+    def unpin(self, pins: Iterable[LocalPin]) -> None:
+        self._write(
+            "DELETE FROM own_pins WHERE cid = ? AND kind = ? AND name = ?",
+            [pin.key for pin in pins],
+        )
 
     def pins(self) -> list[LocalPin]:
-        return [LocalPin(*row) for row in self._read("SELECT * FROM pins ORDER BY cid")]  # type: ignore[arg-type]
+        rows = self._read(
+            "SELECT cid, kind, name, created_ms FROM own_pins ORDER BY cid, kind, name"
+        )
+        return [LocalPin(*row) for row in rows]  # type: ignore[arg-type]
 
     def share(self, pins: Iterable[SharedPin]) -> None:
         self._write(

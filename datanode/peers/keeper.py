@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from ...common.errors import DfsError, PinNotFound, QuotaExceeded
 from ...common.ipld.cid import Cid
@@ -22,6 +22,7 @@ from ...common.peering import (
     sign_pin,
 )
 from ...common.runtime import Clock
+from .collector import Root
 from .fetching import Fetcher
 from .group import Group
 from .journal import Journal, LocalPin
@@ -53,7 +54,9 @@ class Keeper:
         """*run* runs a blocking call in a thread."""
         self.group = Group(node.me, dead_after_s=dead_after_s)
         self.held: dict[bytes, int] = journal.held()
-        self.own: dict[bytes, LocalPin] = {pin.cid: pin for pin in journal.pins()}
+        self.own: dict[tuple[bytes, str, str], LocalPin] = {p.key: p for p in journal.pins()}
+        # Told of every new pin before it is acknowledged, so that a collection that goes on spares it.
+        self.protect: Callable[[Root], Awaitable[None]] = _nobody_collects
         self.moved_bytes = 0  # fetched because a pin fell to this peer
         for pin in journal.shared():
             self.group.learn(pin)
@@ -84,21 +87,41 @@ class Keeper:
         return Answer(members=members, pins=pins, more=more, digest=self.group.digest())
 
     def has_whole(self, cid: bytes) -> bool:
-        return cid in self.held or (cid in self.own and self.own[cid].kind == "recursive")
+        return cid in self.held or any(
+            pin.cid == cid and pin.kind == "recursive" for pin in self.own.values()
+        )
+
+    def own_roots(self) -> set[bytes]:
+        """What this peer's own pins are of."""
+        return {pin.cid for pin in self.own.values()}
+
+    async def roots(self) -> AsyncIterator[Root]:
+        """All that collections must spare: own pins, what is held for the group, and what the group wants and may not have yet."""
+        for pin in list(self.own.values()):
+            yield Root(Cid.from_bytes(pin.cid), deep=pin.kind == "recursive")
+        for cid in list(self.held):
+            yield Root(Cid.from_bytes(cid))
+        shared = {pin.cid for pin in self.group.pins()} - set(self.held)
+        here = [cid for cid in sorted(shared) if await self._fetcher.has(Cid.from_bytes(cid))]
+        for start in range(0, len(here), MAX_KEYS):
+            for cid in sorted(await self._unsure(here[start : start + MAX_KEYS])):
+                yield Root(Cid.from_bytes(cid), whole=False)
 
     # --- pinning ---
 
     async def pin(self, cid: Cid, *, kind: str, name: str, here: bool = False) -> None:
         """Keep a DAG (or one block) on this peer: fetched if it is not *here*, durable when this returns."""
-        if here:
-            pass
-        elif kind == "recursive":
-            await self._fetcher.fetch(cid)
-        else:
-            await self._fetcher.fetch_block(cid)
-        pin = LocalPin(bytes(cid), kind, name, self._clock.wall_ms())
-        await self._run(self._journal.pin, pin)
-        self.own[pin.cid] = pin
+        with self._fetcher.claims.adding():
+            if here:
+                pass
+            elif kind == "recursive":
+                await self._fetcher.fetch(cid)
+            else:
+                await self._fetcher.fetch_block(cid)
+            pin = LocalPin(bytes(cid), kind, name, self._clock.wall_ms())
+            await self._run(self._journal.pin, pin)
+            self.own[pin.key] = pin
+        await self.protect(Root(cid, deep=kind == "recursive", whole=False))
         await self._provide(bytes(cid))
 
     async def pin_shared(self, cid: Cid, replicas: int, *, name: str) -> list[bytes]:
@@ -109,21 +132,33 @@ class Keeper:
         )
         self.group.learn(pin)
         await self._run(self._journal.share, [pin])
+        await self.protect(Root(cid, whole=False))
         self._wake.set()
         return self.group.holders_of(raw, replicas, self._clock.monotonic_s())
 
-    async def unpin(self, cid: Cid) -> None:
-        """Neither this peer nor, on this peer's word, the group keeps it. PinNotFound."""
+    async def unpin(self, cid: Cid, *, kind: str = "", name: str | None = None) -> int:
+        """Neither this peer nor, on this peer's word, the group keeps it; with *kind* and *name*, of pins like that alone.
+
+        How many pins were removed. PinNotFound.
+        """
         raw = bytes(cid)
+        own = [
+            pin
+            for pin in self.own.values()
+            if pin.cid == raw and kind in ("", pin.kind) and name in (None, pin.name)
+        ]
         shared = [
             pin
             for pin in self.group.pins()
             if pin.cid == raw and pin.owner == self._node.identity.peer_id
+            if kind in ("", "recursive") and name in (None, pin.name)
         ]
-        if raw not in self.own and not shared:
+        if not own and not shared:
             raise PinNotFound(f"{cid} is not pinned by this peer")
-        if self.own.pop(raw, None) is not None:
-            await self._run(self._journal.unpin, raw)
+        if own:
+            await self._run(self._journal.unpin, own)
+        for local in own:
+            self.own.pop(local.key, None)
         for pin in shared:
             gone = sign_pin(
                 self._node.identity,
@@ -135,6 +170,7 @@ class Keeper:
             self.group.learn(gone)
             await self._run(self._journal.share, [gone])
         self._wake.set()
+        return len(own) + len(shared)
 
     async def _provide(self, raw: bytes) -> None:
         await self._node.provide([Cid.from_bytes(raw).multihash])
@@ -197,6 +233,9 @@ class Keeper:
                 break
         if news:
             await self._run(self._journal.share, news)
+        for pin in news:
+            if pin.replicas:
+                await self.protect(Root(Cid.from_bytes(pin.cid), whole=False))
 
     async def settle(self) -> None:
         """Begin to fetch what is ours, and let go of what is not."""
@@ -222,10 +261,12 @@ class Keeper:
         if left <= 0:
             raise QuotaExceeded("this peer holds as much of others' pins as it may")
         root = Cid.from_bytes(cid)
-        progress = await self._fetcher.fetch(root, max_bytes=left)
-        self.moved_bytes += progress.size_bytes
-        await self._run(self._journal.hold, cid, progress.size_bytes)
-        self.held[cid] = progress.size_bytes
+        with self._fetcher.claims.adding():
+            progress = await self._fetcher.fetch(root, max_bytes=left)
+            self.moved_bytes += progress.size_bytes
+            await self._run(self._journal.hold, cid, progress.size_bytes)
+            self.held[cid] = progress.size_bytes
+        await self.protect(Root(root, whole=False))
         await self._provide(cid)
 
     def _taken(self, cid: bytes, done: asyncio.Task[None]) -> None:
@@ -245,28 +286,37 @@ class Keeper:
         others = [cid for cid in self.held if cid not in mine][:MAX_KEYS]
         if not others:
             return
-        now_s = self._clock.monotonic_s()
-        wanted = self.group.wanted(now_s)
-        by_peer: dict[bytes, list[bytes]] = {}
-        for cid in others:
-            for peer in self.group.holders_of(cid, wanted.get(cid, 0), now_s):
-                by_peer.setdefault(peer, []).append(cid)
-        records = {record.peer: record for record in self.group.alive(now_s)}
-        unsure: set[bytes] = set()
-        for peer, cids in by_peer.items():
-            try:
-                question = AskRoots(cids=cids, sender=self._node.me)
-                answer = await self._node.ask(contact_of(records[peer]), question)
-                whole = answer.whole
-            except DfsError:
-                whole = []
-            if len(whole) != len(cids):
-                unsure.update(cids)
-            else:
-                unsure.update(cid for cid, has in zip(cids, whole, strict=True) if not has)
+        unsure = await self._unsure(others)
         for cid in others:
             if cid not in unsure:
                 await self._run(self._journal.release, cid)
                 del self.held[cid]
-                if cid not in self.own:
+                if cid not in self.own_roots():
                     await self._node.withdraw([Cid.from_bytes(cid).multihash])
+
+    async def _unsure(self, cids: Sequence[bytes]) -> set[bytes]:
+        """Those of *cids* (at most `MAX_KEYS`) that not all who are to hold them say they have."""
+        now_s = self._clock.monotonic_s()
+        wanted = self.group.wanted(now_s)
+        by_peer: dict[bytes, list[bytes]] = {}
+        for cid in cids:
+            for peer in self.group.holders_of(cid, wanted.get(cid, 0), now_s):
+                by_peer.setdefault(peer, []).append(cid)
+        records = {record.peer: record for record in self.group.alive(now_s)}
+        unsure: set[bytes] = set()
+        for peer, asked in by_peer.items():
+            try:
+                question = AskRoots(cids=asked, sender=self._node.me)
+                answer = await self._node.ask(contact_of(records[peer]), question)
+                whole = answer.whole
+            except DfsError:
+                whole = []
+            if len(whole) != len(asked):
+                unsure.update(asked)
+            else:
+                unsure.update(cid for cid, has in zip(asked, whole, strict=True) if not has)
+        return unsure
+
+
+async def _nobody_collects(root: Root) -> None:
+    return

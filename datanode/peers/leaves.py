@@ -12,6 +12,7 @@ import contextlib
 import socket
 import struct
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from ...common.checksum import CHUNK_BYTES
@@ -42,17 +43,20 @@ class Leaves:
         if self._closed:
             raise ShuttingDown("the peer is being stopped")
 
-    async def take(self, connected: socket.socket, length: int, code: int) -> None:
+    async def take(
+        self, connected: socket.socket, length: int, code: int, renew: Callable[[], None]
+    ) -> None:
         """Serve one upgraded connection, by a duplicate of its socket.
 
         *length* bytes become one durable replica; the digests of its chunks, by the hash function *code*, are the answer.
+        *renew* is called before it is published: the add that it is part of goes on. Its error is the answer.
         """
         connection = FrameSocket(connected.dup(), stall_timeout_s=STALL_S)
         with self._lock:
             if self._closed:
                 connection.close()
                 return
-            taking = self._threads.submit(self._serve, connection, length, code)
+            taking = self._threads.submit(self._serve, connection, length, code, renew)
             self._open.add(connection)
             self._taking.add(taking)
         taking.add_done_callback(lambda done: self._ended(connection, done))
@@ -75,9 +79,11 @@ class Leaves:
                 connection.abort()
         self._threads.shutdown(wait=True, cancel_futures=True)
 
-    def _serve(self, connection: FrameSocket, length: int, code: int) -> None:
+    def _serve(
+        self, connection: FrameSocket, length: int, code: int, renew: Callable[[], None]
+    ) -> None:
         try:
-            body, failed = _take(self._cids, connection, length, code), 0
+            body, failed = _take(self._cids, connection, length, code, renew), 0
         except ConnectionLost:
             return
         except DfsError as error:
@@ -107,7 +113,9 @@ def _let_go(connection: FrameSocket) -> None:
                 return
 
 
-def _take(cids: CidStore, connection: FrameSocket, length: int, code: int) -> bytes:
+def _take(
+    cids: CidStore, connection: FrameSocket, length: int, code: int, renew: Callable[[], None]
+) -> bytes:
     writer = cids.begin(length)
     try:
         digests = _write(connection, writer, length, code)
@@ -117,6 +125,8 @@ def _take(cids: CidStore, connection: FrameSocket, length: int, code: int) -> by
                 start = number * CHUNK_BYTES
                 size = min(CHUNK_BYTES, length - start)
                 names.append((bytes((code,)) + digest, start, size))
+        # A slow sender may have taken longer than a claim lasts; from the next line on collections can see the replica.
+        renew()
         writer.finish(names)
         return b"".join(digests)
     finally:

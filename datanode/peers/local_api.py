@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import ipaddress
 import json
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -28,13 +29,20 @@ from ...common.model import MAX_BLOCK_BYTES, Struct
 from ...common.peerid import name_of, shown
 from ...common.peering import LEAVES_PROTOCOL, MAX_REPLICAS
 from . import leaves
+from .checking import check_everything
 from .fetching import Progress
 
 if TYPE_CHECKING:
     from .service import PeerService
 
+ADDING = (
+    "X-TwinFS-Add"  # the add that a request is part of: what it is told is here is not collected
+)
+CLAIMING = ("/v1/peer/have", "/v1/peer/import", "/v1/peer/leaves")
 BATCH_BYTES = 4 * 1024 * 1024
 MAX_BODY_BYTES = 1024 * 1024
+SIGN_OF_LIFE_S = 5.0
+T = TypeVar("T")
 
 
 class PinRequest(Struct, frozen=True, kw_only=True):
@@ -43,6 +51,13 @@ class PinRequest(Struct, frozen=True, kw_only=True):
     replicas: Annotated[int, msgspec.Meta(ge=0, le=MAX_REPLICAS)] = 0  # 0: this peer alone
     name: Annotated[str, msgspec.Meta(max_length=255)] = ""
     here: bool = False  # the caller has just put all of it here: don't look
+
+
+class CollectRequest(Struct, frozen=True, kw_only=True):
+    """*grace_s*: what was made in the last so many seconds stays."""
+
+    grace_s: Annotated[float, msgspec.Meta(ge=0, le=1e9)] = 0.0
+    dry_run: bool = False
 
 
 class CidRequest(Struct, frozen=True, kw_only=True):
@@ -82,6 +97,11 @@ class LocalApi:
             web.post("/v1/peer/leaves", self._checked(self.take_leaves)),
             web.post("/v1/peer/have", self._checked(self.have)),
             web.post("/v1/peer/provide", self._checked(self.provide)),
+            web.post("/v1/peer/adds", self._checked(self.begin_add)),
+            web.delete("/v1/peer/adds/{name}", self._checked(self.end_add)),
+            web.get("/v1/peer/content", self._checked(self.totals)),
+            web.post("/v1/peer/collect", self._checked(self.collect)),
+            web.post("/v1/peer/verify", self._checked(self.verify)),
             web.post("/v1/peer/names", self._checked(self.publish)),
             web.get("/v1/peer/names", self._checked(self.names)),
         ]
@@ -90,6 +110,7 @@ class LocalApi:
         async def run(request: web.Request) -> web.StreamResponse:
             try:
                 self._permit(request)
+                self._renew(request)
                 return await handler(request)
             except DfsError as error:
                 return web.Response(
@@ -99,6 +120,14 @@ class LocalApi:
                 )
 
         return run
+
+    def _renew(self, request: web.Request) -> None:
+        """The add that a request is part of goes on. Unavailable if it is not known any more."""
+        claims = self._service.content.cids.claims
+        if adding := request.headers.get(ADDING):
+            claims.renew_add(adding)
+        elif request.path in CLAIMING:
+            claims.unnamed()
 
     def _permit(self, request: web.Request) -> None:
         # A page in a browser on this machine may not act for its user: it can't leave this header out.
@@ -146,20 +175,38 @@ class LocalApi:
         cid = Cid.parse(wanted.cid)
         if wanted.replicas:
             holders = await self._service.keeper.pin_shared(cid, wanted.replicas, name=wanted.name)
-            return _json({"cid": str(cid), "holders": [shown(peer) for peer in holders]})
-        await self._service.keeper.pin(cid, kind=wanted.kind, name=wanted.name, here=wanted.here)
-        return _json({"cid": str(cid), "holders": [shown(self._service.node.identity.peer_id)]})
+        else:
+            await self._service.keeper.pin(
+                cid, kind=wanted.kind, name=wanted.name, here=wanted.here
+            )
+            holders = [self._service.node.identity.peer_id]
+        return _json(
+            {
+                "cid": str(cid),
+                "holders": [shown(peer) for peer in holders],
+                "owner": shown(self._service.node.identity.peer_id),
+                "pinned_ms": self._service.wall_ms(),
+            }
+        )
 
     async def unpin(self, request: web.Request) -> web.Response:
-        await self._service.keeper.unpin(Cid.parse(request.match_info["cid"]))
-        return _json({})
+        kind, name = request.query.get("kind", ""), request.query.get("name")
+        cid = Cid.parse(request.match_info["cid"])
+        return _json({"count": await self._service.keeper.unpin(cid, kind=kind, name=name)})
 
     async def pins(self, request: web.Request) -> web.Response:
         keeper = self._service.keeper
         now_s = self._service.now_s()
         found: list[dict[str, Any]] = [
-            {"cid": str(Cid.from_bytes(pin.cid)), "kind": pin.kind, "name": pin.name, "replicas": 0}
-            for pin in keeper.own.values()
+            {
+                "cid": str(Cid.from_bytes(pin.cid)),
+                "kind": pin.kind,
+                "name": pin.name,
+                "replicas": 0,
+                "owner": shown(self._service.node.identity.peer_id),
+                "pinned_ms": pin.created_ms,
+            }
+            for _, pin in sorted(keeper.own.items())
         ]
         for pin in keeper.group.pins():
             holders = keeper.group.holders_of(pin.cid, pin.replicas, now_s)
@@ -170,6 +217,7 @@ class LocalApi:
                     "name": pin.name,
                     "replicas": pin.replicas,
                     "owner": shown(pin.owner),
+                    "pinned_ms": pin.changed_ms,
                     "holders": [shown(peer) for peer in holders],
                     "held_here": pin.cid in keeper.held,
                 }
@@ -251,15 +299,53 @@ class LocalApi:
         await response.prepare(request)
         if response._payload_writer is not None:
             response._payload_writer.send_headers()
-        await self.leaves.take(transport.get_extra_info("socket"), length, code)
+        await self.leaves.take(
+            transport.get_extra_info("socket"), length, code, lambda: self._renew(request)
+        )
         return response
 
     async def have(self, request: web.Request) -> web.Response:
         wanted = await self._body(request, HaveRequest)
         cids = [Cid.parse(text) for text in wanted.cids]
         content = self._service.content
-        found = await content.run(lambda: [content.cids.has(cid.multihash) for cid in cids])
+        found = await content.run(lambda: [content.cids.claim(cid.multihash) for cid in cids])
         return _json({"have": found})
+
+    async def begin_add(self, request: web.Request) -> web.Response:
+        return _json({"add": self._service.content.cids.claims.begin_add()})
+
+    async def end_add(self, request: web.Request) -> web.Response:
+        self._service.content.cids.claims.end_add(request.match_info["name"])
+        return _json({})
+
+    async def totals(self, request: web.Request) -> web.Response:
+        replicas, size_bytes = await self._service.own_content()
+        return _json({"replicas": replicas, "bytes": size_bytes})
+
+    async def collect(self, request: web.Request) -> web.StreamResponse:
+        """A collection; a line of JSON for each step, and one at the end. It ends when the client goes."""
+        wanted = await self._body(request, CollectRequest)
+        collector = self._service.collector
+
+        async def steps() -> AsyncGenerator[dict[str, Any]]:
+            found = collector.collect(grace_s=wanted.grace_s, dry_run=wanted.dry_run)
+            async with contextlib.aclosing(found) as removed:
+                async for step in removed:
+                    yield {"blocks": step.replicas, "bytes": step.size_bytes, "done": False}
+            if not wanted.dry_run:
+                await self._service.withdraw_lost()
+            yield {"done": True}
+
+        return await _lines(request, steps())
+
+    async def verify(self, request: web.Request) -> web.StreamResponse:
+        """Everything of this peer's own, read and hashed; lines of JSON."""
+
+        async def pages() -> AsyncGenerator[dict[str, Any]]:
+            async for page in check_everything(self._service.content):
+                yield {"blocks": page.blocks, "bytes": page.size_bytes, "bad": page.bad}
+
+        return await _lines(request, pages())
 
     async def provide(self, request: web.Request) -> web.Response:
         wanted = await self._body(request, HaveRequest)
@@ -290,6 +376,33 @@ class LocalApi:
         if len(path) > 1000:
             raise InvalidRequest("the path is too deep")
         return _json({"path": "/".join([f"/ipfs/{root}", *path]), "holds_s": holds_s})
+
+
+async def _lines(request: web.Request, found: AsyncGenerator[dict[str, Any]]) -> web.StreamResponse:
+    """Each document on a line of its own, as it comes; the error that ends them, too."""
+    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+    await response.prepare(request)
+    try:
+        async with contextlib.aclosing(found) as documents:
+            while (document := await _waiting(response, anext(documents, None))) is not None:
+                await response.write(json.dumps(document).encode() + b"\n")
+    except DfsError as error:
+        await response.write(to_json({"error": failure_of(error)}) + b"\n")
+    await response.write_eof()
+    return response
+
+
+async def _waiting(response: web.StreamResponse, wanted: Awaitable[T]) -> T:
+    """What is waited for; an empty line now and then tells the client that somebody works."""
+    task = asyncio.ensure_future(wanted)
+    try:
+        while not (await asyncio.wait([task], timeout=SIGN_OF_LIFE_S))[0]:
+            await response.write(b"\n")
+        return task.result()
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
 
 def _json(value: Any) -> web.Response:

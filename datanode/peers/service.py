@@ -20,6 +20,8 @@ from ...common.errors import DfsError
 from ...common.ipld.cid import Cid
 from ...common.runtime import Clock
 from ..content import Content
+from ..index import FIRST_LOCAL_BLOCK
+from .collector import Collector
 from .discovery import Discovery
 from .fetching import Fetcher, Progress
 from .journal import Journal
@@ -117,6 +119,8 @@ class PeerService:
             accept=config.accept_pins,
             quota_bytes=config.accept_pins_gib * GIB,
         )
+        self.collector = Collector(self.content, self._clock, self.keeper.roots)
+        self.keeper.protect = self.collector.protect
         await asyncio.to_thread(self.names.load)
         remembered = await asyncio.to_thread(self._recall)
         if config.mdns:
@@ -127,7 +131,7 @@ class PeerService:
 
     async def _live(self, bootstrap: list[str], remembered: list[str]) -> None:
         await self.node.join([*bootstrap, *(a for a in remembered if a not in bootstrap)])
-        keys = [*self.keeper.own, *self.keeper.held]
+        keys = {*self.keeper.own_roots(), *self.keeper.held}
         await self.node.provide([Cid.from_bytes(cid).multihash for cid in keys])
         for record in self.node.names.all(self._clock.wall_ms()):
             await self.node.publish_name(record.raw, record.peer_id)
@@ -153,6 +157,9 @@ class PeerService:
     def now_s(self) -> float:
         return self._clock.monotonic_s()
 
+    def wall_ms(self) -> int:
+        return self._clock.wall_ms()
+
     async def _holds(self, hashed: bytes) -> bool:
         try:
             return await self.content.run(self.content.cids.has, hashed)
@@ -172,6 +179,24 @@ class PeerService:
         progress = await self.fetcher.fetch(cid, told=told)
         await self.node.provide([cid.multihash])
         return progress
+
+    async def own_content(self) -> tuple[int, int]:
+        """(replicas, bytes) of content that this peer keeps for itself."""
+
+        def count() -> tuple[int, int]:
+            volumes = [v for v in self.content.cids.store.volumes if not v.failure]
+            found = [volume.index.totals(FIRST_LOCAL_BLOCK) for volume in volumes]
+            return sum(count for count, _ in found), sum(size for _, size in found)
+
+        return await self.content.run(count)
+
+    async def withdraw_lost(self) -> None:
+        """Take back our word for blocks that were collected."""
+
+        def lost() -> list[bytes]:
+            return [key for key in list(self.node.provided) if not self.content.cids.has(key)]
+
+        await self.node.withdraw(await self.content.run(lost))
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.create_task(work)

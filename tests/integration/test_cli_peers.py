@@ -66,16 +66,16 @@ def tree(tmp_path: Path) -> Path:
 def test_added_on_one_peer_got_from_another(
     two: Two, tree: Path, tmp_path: Path, profile: str
 ) -> None:
-    cid = two.dfs("peer", "add", "-q", "--profile", profile, str(tree)).strip()
-    only = two.dfs("peer", "add", "-q", "--only-hash", "--profile", profile, str(tree)).strip()
+    cid = two.dfs("peer", "add", "-rQ", "--profile", profile, str(tree)).strip()
+    only = two.dfs("peer", "add", "-rQ", "--only-hash", "--profile", profile, str(tree)).strip()
     assert only == cid
     # Again: everything is there.
-    assert two.dfs("peer", "add", "-q", "--profile", profile, str(tree)).strip() == cid
+    assert two.dfs("peer", "add", "-rQ", "--profile", profile, str(tree)).strip() == cid
     out = tmp_path / "out"
     two.dfs("peer", "get", cid, str(out), peer=1)
     assert (out / "big").read_bytes() == (tree / "big").read_bytes()
     assert (out / "link").read_bytes() == b"small" and (out / "link").is_symlink()
-    two.dfs("peer", "get", cid, str(out), peer=1, code=1)
+    assert (two.dfs("peer", "get", f"{cid}/big", str(out / "big"), peer=1, code=1)) == ""
     assert two.dfs("peer", "get", f"{cid}/sub/small", "-", peer=1) == "small"
     assert len(two.dfs("providers", "--peer", two.url(1), cid).splitlines()) == 1
     two.dfs("peer", "fetch", cid, peer=1)
@@ -83,7 +83,7 @@ def test_added_on_one_peer_got_from_another(
 
 
 def test_pins(two: Two, tree: Path) -> None:
-    cid = two.dfs("peer", "add", "-q", "--no-pin", str(tree)).strip()
+    cid = two.dfs("peer", "add", "-rQ", "--no-pin", str(tree)).strip()
     assert len(two.dfs("peer", "pin", "add", "--replicas", "2", cid).splitlines()) == 3
 
     def held() -> bool:
@@ -94,6 +94,63 @@ def test_pins(two: Two, tree: Path) -> None:
     wait_until(held, "that both hold it", 60.0)
     two.dfs("peer", "pin", "rm", cid)
     two.dfs("peer", "pin", "rm", cid, code=1)
+
+
+def test_content_commands_go_to_a_peer(two: Two, tree: Path, tmp_path: Path) -> None:
+    """By --peer, by a setting and no NameNode, and each with --json as in a cluster."""
+    at = f"--peer={two.url(0).removeprefix('http://')}"
+    plain = Dfs("none", tmp_path, TWINFS_CLIENT_PEER=two.url(0))
+    added = plain.json("add", "-r", tree)
+    assert [line["name"] for line in added] == ["tree/big", "tree/link", "tree/sub/small", "tree/sub", "tree"]  # fmt: skip
+    root = added[-1]["cid"]
+    assert added[0]["size"] == 2_500_000
+    assert plain("ls", root).split() == ["big", "link", "sub"]
+    assert [line["type"] for line in plain.json("ls", root)] == ["file", "symlink", "directory"]
+    assert two.dfs("ls", at, root, peer=1) == two.dfs("--peer", two.url(1), "ls", root)
+    assert plain("cat", f"{root}/sub/small") == "small"
+    (got,) = plain.json("get", root, "there")
+    assert (got["files"], got["bytes"]) == (3, 2_500_005)
+    assert (tmp_path / "there" / "link").read_bytes() == b"small"
+    # Standard input is a stream; the same bytes are the same file.
+    data = (tree / "big").read_bytes()
+    assert plain("add", "-Q", "-", stdin=data).strip() == added[0]["cid"]
+    assert plain("add", "-Q", "-", stdin=b"").split() == [plain("add", "-nQ", "-").strip()]
+    assert plain("add", "-wQ", tree / "big", tree / "sub" / "small").count("\n") == 1
+    assert plain("block", "get", f"{root}/sub/small") == "small"
+    (stat,) = plain.json("dag", "stat", root)
+    assert stat["blocks"] == 8
+    plain("dag", "export", root, "-o", "tree.car")
+    assert plain.json("dag", "import", "tree.car")[-1]["blocks"] == 8
+    block = plain("block", "put", "-", stdin=b"a block").strip()
+    assert plain("dag", "put", "-", stdin=b'{"a": {"/": "%s"}}' % block.encode())
+    assert plain.json("verify", root) == [{"blocks": 8, "bad": 0}]
+    assert plain.json("verify")[0]["bad"] == 0
+    assert all(not line["bad"] for line in plain.json("pin", "verify", root))
+    assert "a peer has no paths" in plain.fails("cat", "/a/path", code=2)
+    assert "a peer has no paths" in plain.fails("ls", "/", code=2)
+    assert "a peer has no paths" in plain.fails("put", tree / "big", "/x", code=2)
+
+
+def test_what_no_pin_holds_is_collected(two: Two, tree: Path, tmp_path: Path) -> None:
+    plain = Dfs("none", tmp_path, TWINFS_CLIENT_PEER=two.url(1))
+    (kept,) = (line["cid"] for line in plain.json("add", "-r", tree)[-1:])
+    (tree / "other").write_bytes(os.urandom(1_500_000))
+    (loose,) = (line["cid"] for line in plain.json("add", "-r", "--no-pin", tree)[-1:])
+    plain("pin", "add", "--name", "why", f"{kept}/sub/small")
+    would = plain.json("gc", "--dry-run")[0]
+    done = plain.json("gc")[0]
+    assert done["blocks"] == would["blocks"] >= 3
+    assert done["bytes"] == would["bytes"] >= 1_500_000
+    assert plain.json("gc")[0]["blocks"] == 0
+    assert [line["bad"] for line in plain.json("pin", "verify", kept)] == [[]]
+    assert plain.run("ls", loose).code != 0
+    # One reason less, and the other one still holds.
+    with_name = plain.json("pin", "ls", "--name", "why")
+    assert len(with_name) == 1
+    assert plain.json("pin", "rm", kept) == [{"cid": kept, "removed": 1}]
+    plain("gc")
+    assert plain("cat", with_name[0]["cid"]) == "small"
+    assert plain.run("cat", f"{kept}/big").code != 0
 
 
 def test_names(two: Two) -> None:
