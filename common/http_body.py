@@ -43,7 +43,8 @@ class BodyReader:
         self._ends = rest.ends
         self._over = not rest.chunked and not rest.left
         # What was received beyond what was asked for: only of chunked bodies.
-        self._raw = memoryview(bytearray(RAW_BYTES if rest.chunked else 0))
+        self._buffer = bytearray(RAW_BYTES if rest.chunked else 0)
+        self._raw = memoryview(self._buffer)
         self._line = bytearray(rest.line)
         self._at = self._end = 0
 
@@ -52,6 +53,10 @@ class BodyReader:
         done = 0
         while done < len(view) and not self._over:
             if not self._left:
+                if self._at < self._end and not self._line:
+                    done += self._whole_chunks(view[done:])
+                    if done == len(view):
+                        break
                 self._next_chunk()
                 continue
             wanted = min(self._left, len(view) - done)
@@ -70,6 +75,27 @@ class BodyReader:
             self._left -= known
             if not self._left and not self._chunked:
                 self._over = True
+        return done
+
+    def _whole_chunks(self, view: memoryview) -> int:
+        """The chunks that were received whole, with the size of the one after, up to the end of *view*: how many bytes. Leaves
+        whatever is odd to `_next_chunk`."""
+        raw, buffer, at, end, done = self._raw, self._buffer, self._at, self._end, 0
+        ends = self._ends
+        while True:
+            if ends and buffer[at : at + ends] != _END[-ends:]:
+                break
+            match = _SIZE.match(buffer, at + ends, end)
+            if match is None:
+                break
+            start, size = match.end(), int(match[1], 16)
+            stop = start + size
+            if not size or stop > end or done + size > len(view):
+                break
+            view[done : done + size] = raw[start:stop]
+            done += size
+            at, ends = stop, len(_END)
+        self._at, self._ends = at, ends
         return done
 
     def _refill(self) -> None:

@@ -49,11 +49,16 @@ class JsonFormatter(logging.Formatter):
 def _calmly(record: logging.LogRecord) -> bool:
     """What is no HTTP is the sender's fault, and common on an open port: one line, no traceback, as nothing failed here."""
     error = record.exc_info[1] if record.exc_info else None
-    if any(kind.__name__ == "HttpProcessingError" for kind in type(error).__mro__):
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    if "HttpProcessingError" in kinds:
         record.levelno, record.levelname = logging.INFO, "INFO"
         record.msg, record.args = "a request was malformed: %s", (type(error).__name__,)
         record.exc_info = None
         return logging.getLogger().isEnabledFor(logging.INFO)
+    if "ClientConnectionResetError" in kinds:  # aiohttp's word for an answer that nobody takes
+        record.levelno, record.levelname = logging.DEBUG, "DEBUG"
+        record.msg, record.args, record.exc_info = "who asked was gone before the answer", (), None
+        return logging.getLogger().isEnabledFor(logging.DEBUG)
     return True
 
 

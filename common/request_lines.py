@@ -20,6 +20,8 @@ from aiohttp import web
 from .http_body import Rest
 
 MAX_LINE_BYTES = 256 * 1024
+LINE_START_BYTES = 40  # of a request line that are kept
+ANSWERED_WHEN_CLOSED = b"/webhdfs/v1"  # what is never a stream without an end
 _HIGH = re.compile(rb"[\x80-\xff]")
 _CHUNK_SIZE = re.compile(rb"\s*([0-9a-fA-F]{1,16})\s*(?:;.*)?\r?\n", re.DOTALL)
 
@@ -49,6 +51,13 @@ class RequestLines:
         self._chunked = False
         self._upgrade = False
         self.body_bytes = 0  # of the present request's body, as far as they have come
+        self._begun = b""  # how the last request line begins
+
+    def ends_after(self, prefix: bytes) -> bool:
+        """Whether all requests so far are whole, and the last one asks for what begins with *prefix*."""
+        if self._expect is not _Expect.REQUEST_LINE or self._line:
+            return False
+        return self._begun.partition(b" ")[2].startswith(prefix)
 
     def rest(self) -> Rest | None:
         """Where in a body the bytes so far end; None if that is not within one, or nearly at its end."""
@@ -87,11 +96,10 @@ class RequestLines:
             at = stop
             if self._expect is _Expect.REQUEST_LINE:
                 out.append(_escaped(piece))
-                self._line += piece[
-                    : max(0, 4 - len(self._line))
-                ]  # enough to see that it is not empty
+                self._line += piece[: max(0, LINE_START_BYTES - len(self._line))]
                 if newline >= 0:
                     if self._line.strip():
+                        self._begun = bytes(self._line)
                         self._expect = _Expect.HEADER
                         self._length, self._chunked, self._upgrade = None, False, False
                         self.body_bytes = 0
@@ -172,11 +180,19 @@ class _Connection(asyncio.Protocol):
             self._inner.data_received(self.lines.feed(data))
 
     def eof_received(self) -> bool | None:
-        if not self.taken:
-            return self._inner.eof_received()
         # A client that only reads any more shall have its answer; then aiohttp closes the connection.
-        self.over()
-        return True
+        if self.taken:
+            self.over()
+            return True
+        if self.lines.ends_after(ANSWERED_WHEN_CLOSED) and self._answering():
+            self._inner.close()  # type: ignore[attr-defined]
+            return True
+        return self._inner.eof_received()
+
+    def _answering(self) -> bool:
+        """Whether a request is being handled. There is no public way to know; where this is not known, the connection is simply
+        closed."""
+        return getattr(self._inner, "_waiter", self) is None
 
     def connection_lost(self, error: Exception | None) -> None:
         self._inner.connection_lost(error)

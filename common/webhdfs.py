@@ -53,6 +53,13 @@ _USER = re.compile(r"[A-Za-z_][A-Za-z0-9._@-]*[$]?")
 _BROWSER = re.compile(r"Mozilla|Opera")
 _MISSING = re.compile(r"['\"](.*)['\"] does not exist", re.DOTALL)
 MAX_PARAMETERS = 64
+# Hadoop's CreateFlag. Only OVERWRITE makes a difference here: a file is always synced, and where it is placed is not the client's affair.
+CREATE_FLAGS = frozenset(
+    {
+        *("CREATE", "OVERWRITE", "APPEND", "SYNC_BLOCK", "LAZY_PERSIST", "NEW_BLOCK"),
+        *("NO_LOCAL_WRITE", "NO_LOCAL_RACK", "SHOULD_REPLICATE", "IGNORE_CLIENT_LOCALITY"),
+    }
+)
 
 # Status and Java class of an error, searched along the class order as the tables of `common/errors.py`.
 REMOTE: dict[type[DfsError], tuple[int, str]] = {
@@ -227,9 +234,20 @@ class Parameters:
         found = self.number("blocksize", low=1)
         return None if found is None else min(MAX_BLOCK_BYTES, -(-found // MIB) * MIB)
 
+    def buffer_size(self) -> int | None:
+        """Read only to be refused if it is no size: buffers here are as large as they are."""
+        return self.number("buffersize", low=1, high=2**31 - 1)
+
     def overwrites(self) -> bool:
         """Whether CREATE may replace what is there."""
-        flags = self.text("createflag").upper().split(",")
+        text = self.text("createflag").upper()
+        flags = {flag.strip() for flag in text.split(",")} - {""}
+        if flags - CREATE_FLAGS:
+            raise self.invalid(
+                "createflag", text, f"the flags are {', '.join(sorted(CREATE_FLAGS))}"
+            )
+        if "APPEND" in flags:
+            raise self.invalid("createflag", text, "to append there is op=APPEND")
         return self.boolean("overwrite", False) or "OVERWRITE" in flags
 
     @staticmethod

@@ -11,7 +11,7 @@ import contextlib
 import queue
 import select
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from ..common.checksum import CHUNK_BYTES
@@ -21,8 +21,6 @@ from .direct import STEP_MS, ClientGone
 
 BUFFERS: Final = 5  # chunks received and not written yet
 SPARE: Final = 2  # of them, at least, to receive into
-# Programs write to a stream whenever they have something. A client whose machine is gone is found by TCP, much sooner.
-PAUSE_LIMIT_S: Final = 1800.0
 PROBE_IDLE_S: Final = 60
 PROBE_INTERVAL_S: Final = 20
 PROBES: Final = 3
@@ -31,8 +29,16 @@ PROBES: Final = 3
 class Intake:
     """A `client.file_writer.Source`. `run` receives in one thread, the other methods are for the one that writes."""
 
-    def __init__(self, body: TakenBody, first: Sequence[bytes], chunk_room: int) -> None:
-        """*first*: what was received before *body*. *chunk_room*: bytes to the end of the chunk of the file that it begins in."""
+    def __init__(
+        self,
+        body: TakenBody,
+        first: Sequence[bytes],
+        chunk_room: int,
+        patience_s: Callable[[], float],
+    ) -> None:
+        """*first*: what was received before *body*. *chunk_room*: bytes to the end of the chunk of the file that it begins in.
+        *patience_s*: how long the client may send nothing."""
+        self._patience_s = patience_s
         self._socket = body.socket
         self._first = [memoryview(piece) for piece in first]
         self._chunk_room = chunk_room
@@ -96,7 +102,7 @@ class Intake:
                 waited_ms = 0
                 while not self._poller.poll(STEP_MS) and not self._stopped:
                     waited_ms += STEP_MS
-                    if waited_ms >= PAUSE_LIMIT_S * 1000:
+                    if waited_ms >= self._patience_s() * 1000:
                         raise ClientGone("the client sends nothing") from None
             except OSError as error:
                 raise ClientGone(str(error)) from None

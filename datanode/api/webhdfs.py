@@ -43,6 +43,7 @@ from ...common.webhdfs import (
 from ..direct import ClientGone, Outlet, Relay, outlet_of
 from ..hadoop_checksum import BlockChecksum, file_checksum
 from ..intake import Intake
+from ..slots import Slots
 from ..users import UserClients
 
 log = logging.getLogger(__name__)
@@ -58,6 +59,7 @@ FIRST_PIECE_BYTES = (
 PIECE_BYTES = 4 * CHUNK_BYTES
 DIRECT_FROM_BYTES = 1 << 20  # less is not worth a thread
 STALL_TIMEOUT_S = 60.0  # a client that takes no byte for so long is given up
+LOOK_S = 1.0  # how often whoever waits for a body looks whether it waits for too long
 TAKEN = "taken"  # of a request whose connection was read by ourselves, and is of no use to aiohttp any more
 NOBODY = "dr.who"  # HDFS's name for somebody who gave none
 
@@ -68,7 +70,7 @@ class WebHdfsApi:
     def __init__(self, users: UserClients, origins: tuple[str, ...]) -> None:
         self._users = users
         self._origins = Origins(origins)
-        self._streams = asyncio.Semaphore(MAX_STREAMS)
+        self._slots = Slots(MAX_STREAMS)
         self._threads = ThreadPoolExecutor(2 * MAX_STREAMS, thread_name_prefix="webhdfs")
 
     async def close(self) -> None:
@@ -96,8 +98,8 @@ class WebHdfsApi:
             path = path_of(raw_path)
             parse(path)
             user = user_name(parameters.text("user.name")) or NOBODY
-            async with self._streams, self._users.of(user) as files:
-                call = _Call(request, files, path, parameters, cors, self._threads)
+            async with self._slots.one(), self._users.of(user) as files:
+                call = _Call(request, files, path, parameters, cors, self._threads, self._slots)
                 return await OPERATIONS[op](call)
         except asyncio.CancelledError:
             raise
@@ -116,8 +118,10 @@ class _Call:
         parameters: Parameters,
         cors: Mapping[str, str],
         threads: Executor,
+        slots: Slots,
     ) -> None:
         self.threads = threads
+        self.slots = slots
         self.request = request
         self.files = files
         self.path = path
@@ -129,7 +133,7 @@ def _refusal(
     request: web.Request, error: BaseException, op: str, cors: Mapping[str, str]
 ) -> web.Response:
     reference = ""
-    if isinstance(error, ClientGone):
+    if isinstance(error, ClientGone | ConnectionError):
         failed: DfsError = ConnectionLost("the client broke the connection")
     elif isinstance(error, DfsError):
         failed = error
@@ -167,6 +171,7 @@ async def open_file(call: _Call) -> web.StreamResponse:
     """Content-Length is what is left of the file: clients take position plus it as the file's length."""
     offset = call.parameters.number("offset", 0) or 0
     length = call.parameters.number("length")
+    call.parameters.buffer_size()
     async with await _open_reader(call) as reader:
         size = reader.length
         if offset > size:
@@ -185,10 +190,10 @@ async def open_file(call: _Call) -> web.StreamResponse:
             return response
         # The first piece before the head: what can't be read at all is an error, not a broken answer.
         piece = await reader.pread(offset, min(FIRST_PIECE_BYTES, end - offset))
-        await response.prepare(call.request)
         reader.seek(offset + len(piece))
         try:
-            await response.write(piece)
+            await response.prepare(call.request)
+            await _send(response, piece)
             await _rest(call, response, reader, end)
             await response.write_eof()
         except (ConnectionError, ClientGone):
@@ -199,6 +204,14 @@ async def open_file(call: _Call) -> web.StreamResponse:
             if call.request.transport is not None:
                 call.request.transport.abort()
         return response
+
+
+async def _send(response: web.StreamResponse, piece: bytes) -> None:
+    try:
+        async with asyncio.timeout(STALL_TIMEOUT_S):
+            await response.write(piece)
+    except TimeoutError:
+        raise DfsError("the client takes nothing") from None
 
 
 async def _rest(call: _Call, response: web.StreamResponse, reader: FileReader, end: int) -> None:
@@ -213,7 +226,7 @@ async def _rest(call: _Call, response: web.StreamResponse, reader: FileReader, e
         piece = await reader.read(min(PIECE_BYTES, end - reader.tell()))
         if not piece:
             raise DfsError("the file became shorter")
-        await response.write(piece)
+        await _send(response, piece)
 
 
 async def _relayed(call: _Call, reader: FileReader, outlet: Outlet, end: int) -> None:
@@ -264,11 +277,27 @@ async def get_file_checksum(call: _Call) -> web.StreamResponse:
 # --- writing -----------------------------------------------------------------------------------
 
 
-async def _pieces(request: web.Request) -> AsyncGenerator[bytes, None]:
+async def _next(call: _Call) -> bytes:
+    """What comes next of the body; b"" at its end. Raises ClientGone for a client that sends nothing for too long."""
+    waited_s = 0.0
+    while True:
+        try:
+            async with asyncio.timeout(LOOK_S):
+                return await call.request.content.readany()
+        except TimeoutError:
+            waited_s += LOOK_S
+            if waited_s >= call.slots.patience_s():
+                raise ClientGone("the client sends nothing") from None
+
+
+async def _pieces(call: _Call) -> AsyncGenerator[bytes, None]:
     """The body as aiohttp receives it; raises ClientGone if it breaks off."""
+    request = call.request
     try:
-        while piece := await request.content.readany():
+        while piece := await _next(call):
             yield piece
+    except ClientGone:
+        raise
     except (ConnectionError, web.HTTPException, web.PayloadAccessError, OSError) as error:
         raise ClientGone from error
     except Exception as error:
@@ -283,6 +312,7 @@ async def _pieces(request: web.Request) -> AsyncGenerator[bytes, None]:
 async def create(call: _Call) -> web.StreamResponse:
     """The file appears, whole and durable, before 201 is answered; an upload that breaks off leaves what was there before."""
     parameters = call.parameters
+    parameters.buffer_size()
     file = PutFile(
         path=call.path,
         mode=parameters.mode("permission", 0o644) or 0,
@@ -314,7 +344,7 @@ async def _write(call: _Call, writer: FileWriter) -> None:
                 raise ClientGone from error
             request.writer.output_size = 0
         gathered: list[bytes] = []
-        async with contextlib.aclosing(_pieces(request)) as pieces:
+        async with contextlib.aclosing(_pieces(call)) as pieces:
             size = 0
             async for piece in pieces:
                 gathered.append(piece)
@@ -329,14 +359,14 @@ async def _write(call: _Call, writer: FileWriter) -> None:
         if body is not None:
             return await _taken(call, writer, body, gathered)
         await writer.write(b"".join(gathered))
-        async for piece in _pieces(request):
+        async for piece in _pieces(call):
             await writer.write(piece)
 
 
 async def _taken(call: _Call, writer: FileWriter, body: TakenBody, first: list[bytes]) -> None:
     """One thread receives, another hashes and writes."""
     call.request[TAKEN] = True
-    intake = Intake(body, first, writer.chunk_room)
+    intake = Intake(body, first, writer.chunk_room, call.slots.patience_s)
     receiving = asyncio.get_running_loop().run_in_executor(call.threads, intake.run)
     writing = asyncio.ensure_future(writer.write_from(intake, call.threads))
     whole = False
@@ -355,6 +385,7 @@ async def _taken(call: _Call, writer: FileWriter, body: TakenBody, first: list[b
 
 async def append(call: _Call) -> web.StreamResponse:
     """All of the body is added, or nothing."""
+    call.parameters.buffer_size()
     try:
         writer = await call.files.stream_append(call.path)
     except IsADirectory:

@@ -163,6 +163,7 @@ class WebHdfsApi:
         if op in ("OPEN", "GETFILECHECKSUM"):
             offset = call.parameters.number("offset", 0) or 0 if op == "OPEN" else 0
             call.parameters.number("length")  # refused here already, if it is no number
+            call.parameters.buffer_size()
             request = Locate(path=call.path, offset=offset, length=1)
             try:
                 found = await call.read("locate", request)
@@ -179,6 +180,7 @@ class WebHdfsApi:
                 if node.node_id not in excluded:
                     return node
         elif op == "APPEND":
+            call.parameters.buffer_size()
             status = await call.read("stat", Stat(path=call.path))
             if status.is_directory:
                 raise PathNotFound(f"Path is not a file: {call.path}")
@@ -265,20 +267,21 @@ class WebHdfsApi:
         )
         if "gzip" in request.headers.get(hdrs.ACCEPT_ENCODING, ""):
             response.enable_compression(web.ContentCoding.gzip)
-        await response.prepare(request)
-        await response.write(head + entries)
         try:
+            await response.prepare(request)
+            await response.write(head + entries)
             while page.more:
                 after = page.entries[-1].name
                 page, _ = await call.list(after)
                 if page.entries:
                     await response.write(b"," + b",".join(map(j.encode, j.listing(page))))
+            await response.write_eof(tail)
         except DfsError:
             # Too late for an error: an answer that breaks off says that it is not whole.
             if request.transport is not None:
                 request.transport.abort()
-            return response
-        await response.write_eof(tail)
+        except ConnectionError:
+            pass  # who asked is gone
         return response
 
 
@@ -289,6 +292,7 @@ async def _check_creation(call: Request) -> None:
     parameters.mode("unmaskedpermission")
     parameters.replication()
     parameters.block_size()
+    parameters.buffer_size()
     await require_creatable(
         call.read,
         call.path,

@@ -66,6 +66,10 @@ from . import webhdfs_json as j
 QUOTA_UNCHANGED = 2**63 - 1  # HDFS's QUOTA_DONT_SET
 PAGE = 1_000
 OK: dict[str, Any] = {}  # answered by an empty body
+SNAPSHOT_PARAMETERS = {
+    "DELETESNAPSHOT": ("snapshotname",),
+    "RENAMESNAPSHOT": ("oldsnapshotname", "snapshotname"),
+}
 Answer = dict[str, Any]
 
 
@@ -106,6 +110,11 @@ Operation = Callable[[Request], Awaitable[Answer]]
 async def get_file_status(r: Request) -> Answer:
     counted = counts.stat(r.dispatcher, r.caller, Stat(path=r.path))
     return {"FileStatus": j.file_status(await r.dispatcher.store.read(counted))}
+
+
+async def get_link_target(r: Request) -> Answer:
+    await r.read("stat", Stat(path=r.path))
+    raise JavaError(f"Path {r.path} is not a symbolic link")  # there are none
 
 
 async def list_status_batch(r: Request) -> Answer:
@@ -335,7 +344,10 @@ async def set_quota(r: Request) -> Answer:
     for name in ("namespacequota", "storagespacequota"):
         value = r.parameters.number(name, QUOTA_UNCHANGED, low=-1)
         limits.append(None if value == QUOTA_UNCHANGED else value)
-    await r.write("set_quota", SetQuota(path=r.path, names=limits[0], space_bytes=limits[1]))
+    try:
+        await r.write("set_quota", SetQuota(path=r.path, names=limits[0], space_bytes=limits[1]))
+    except NotADirectory as error:
+        raise JavaError(error.message, "org.apache.hadoop.fs.PathIsNotDirectoryException") from None
     return OK
 
 
@@ -415,11 +427,14 @@ async def set_storage_policy(r: Request) -> Answer:
 
 
 async def unset_storage_policy(r: Request) -> Answer:
+    """To satisfy the one policy takes nothing either: every replica is on a disk."""
     await r.read("check_access", CheckAccess(path=r.path, rights=2))
     return OK
 
 
 async def no_snapshots(r: Request) -> Answer:
+    for name in SNAPSHOT_PARAMETERS.get(r.parameters.text("op").upper(), ()):
+        r.parameters.required(name)
     await r.read("stat", Stat(path=r.path))
     raise JavaError(
         f"Directory is not a snapshottable directory: {r.path}",
@@ -435,6 +450,9 @@ async def unsupported(r: Request) -> Answer:
 
 
 async def get_delegation_token(r: Request) -> Answer:
+    if r.parameters.text("delegation"):
+        # Else a token could be renewed for ever by asking for the next one.
+        raise InvalidRequest("delegation parameter is not null.")
     renewer = user_name(r.parameters.text("renewer")) or r.caller.user
     service = r.parameters.text("service")
     kind = r.parameters.text("kind") or tokens.KIND
@@ -472,6 +490,7 @@ def _table(
 READS = _table(
     ("GETFILESTATUS", get_file_status),
     ("GETFILELINKSTATUS", get_file_status),
+    ("GETLINKTARGET", get_link_target),
     ("LISTSTATUS_BATCH", list_status_batch),
     ("GETCONTENTSUMMARY", get_content_summary),
     ("GETQUOTAUSAGE", get_quota_usage),
@@ -492,7 +511,6 @@ READS = _table(
         "GETECPOLICY",
         "GETECPOLICIES",
         "GETECCODECS",
-        "GETLINKTARGET",
         "GETSNAPSHOTDIFF",
         "GETSNAPSHOTDIFFLISTING",
         "GETSNAPSHOTTABLEDIRECTORYLIST",
@@ -519,13 +537,13 @@ PUTS = _table(
     ("RENEWDELEGATIONTOKEN", renew_delegation_token),
     ("CANCELDELEGATIONTOKEN", cancel_delegation_token),
     ("SETSTORAGEPOLICY", set_storage_policy),
+    ("SATISFYSTORAGEPOLICY", unset_storage_policy),
     ("CREATESNAPSHOT", no_snapshots),
     ("RENAMESNAPSHOT", no_snapshots),
     unsupported_ones=(
         "ALLOWSNAPSHOT",
         "DISALLOWSNAPSHOT",
         "CREATESYMLINK",
-        "SATISFYSTORAGEPOLICY",
         "SETQUOTABYSTORAGETYPE",
         "ENABLEECPOLICY",
         "DISABLEECPOLICY",

@@ -108,3 +108,29 @@ def test_a_header_without_end_stops_the_looking() -> None:
     for _ in range(40):
         lines.feed(b"c" * 10_000)
     assert lines.feed(b"\r\n\r\nGET /\xe4 HTTP/1.1\r\n") == b"\r\n\r\nGET /\xe4 HTTP/1.1\r\n"
+
+
+def test_whether_all_that_came_is_whole() -> None:
+    """Else a client that closes its half has broken off."""
+    for data, whole in ((data, wanted == data) for data, wanted in ENDS):
+        lines = RequestLines()
+        lines.feed(data)
+        assert lines.ends_after(b"/webhdfs/v1") == whole, data
+    lines = RequestLines()
+    assert not lines.ends_after(b"/webhdfs/v1")
+
+
+WHOLE = request(b"PUT", b"/webhdfs/v1/x?op=MKDIRS", b"Content-Length: 3", body=b"abc")
+CHUNKED = request(b"PUT", b"/webhdfs/v1/x", b"Transfer-Encoding: chunked", body=chunked(b"abc"))
+ELSEWHERE = request(b"GET", b"/v1/events?follow=1")
+ENDS = [
+    (WHOLE, WHOLE),
+    (CHUNKED, CHUNKED),
+    (ELSEWHERE + WHOLE, ELSEWHERE + WHOLE),
+    (WHOLE[:-1], WHOLE),
+    (CHUNKED[:-1], CHUNKED),
+    (WHOLE + b"G", WHOLE),
+    (WHOLE + ELSEWHERE, b""),
+    (ELSEWHERE, b""),
+    (UPGRADE, b""),
+]

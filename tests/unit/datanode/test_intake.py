@@ -15,7 +15,6 @@ from twinfs.common.checksum import CHUNK_BYTES
 from twinfs.common.errors import InvalidRequest
 from twinfs.common.http_body import Rest
 from twinfs.common.request_lines import TakenBody
-from twinfs.datanode import intake
 from twinfs.datanode.direct import ClientGone
 from twinfs.datanode.intake import BUFFERS, Intake
 
@@ -30,7 +29,8 @@ class Upload:
         server.setblocking(False)
         self.server = server
         body = cast("TakenBody", SimpleNamespace(socket=server, rest=rest))
-        self.intake = Intake(body, first, room)
+        self.patience_s = LIMIT_S
+        self.intake = Intake(body, first, room, lambda: self.patience_s)
         self.thread = threading.Thread(target=self.intake.run, daemon=True)
         self.thread.start()
 
@@ -119,12 +119,10 @@ def test_a_writer_that_waits_is_stopped(uploads: list[Upload]) -> None:
         upload.intake.more()
 
 
-def test_a_client_that_says_nothing_is_given_up(
-    uploads: list[Upload], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(intake, "PAUSE_LIMIT_S", 0.0)
+def test_a_client_that_says_nothing_is_given_up(uploads: list[Upload]) -> None:
     upload = Upload(Rest(chunked=False, left=100))
     uploads.append(upload)
+    upload.patience_s = 0.0
     with pytest.raises(ClientGone, match="sends nothing"):
         upload.intake.more()
 
@@ -136,7 +134,7 @@ def test_what_fails_in_the_receiving_thread_is_no_silence(uploads: list[Upload])
     def broken(view: memoryview) -> int:
         raise MemoryError
 
-    other: Any = Intake(cast("TakenBody", SimpleNamespace(socket=upload.server, rest=Rest(False, 9))), (), 9)  # fmt: skip
+    other: Any = Intake(cast("TakenBody", SimpleNamespace(socket=upload.server, rest=Rest(False, 9))), (), 9, lambda: 60.0)  # fmt: skip
     other._reader._receive = broken
     other.run()
     with pytest.raises(MemoryError):
