@@ -122,6 +122,7 @@ class Overview(Struct, frozen=True, kw_only=True):
     )  # of the space used, as seen lately; None: not seen for long enough
     last_event: int
     pages: int = 0  # open dashboards
+    damaged: int = 0  # copies that are kept aside until the block is whole
 
 
 class GetPageToken(Struct, frozen=True, kw_only=True):

@@ -125,10 +125,11 @@ def backups_command(repository: Path, verify: bool, as_json: bool) -> None:
 @repository_argument
 @dir_option
 @click.option("--number", type=int, help="Which backup; the newest without.")
+@json_option
 @click.pass_context
 @told
 def restore_command(
-    ctx: click.Context, repository: Path, folder: Path | None, number: int | None
+    ctx: click.Context, repository: Path, folder: Path | None, number: int | None, as_json: bool
 ) -> None:
     """Make the namespace of a backup in REPOSITORY, in a directory that has none.
 
@@ -140,19 +141,24 @@ def restore_command(
     where = _folder(ctx, folder)
     manifest = backup.choose(repository, number)
     backup.restore(repository, manifest, where, progress=_progress())
-    print(f"restored to {where}: {backup.described(manifest)}")
+    text = f"restored to {where}: {backup.described(manifest)}"
+    print(_as_json(manifest) if as_json else text)
 
 
 @click.command("release", context_settings=HELP)
 @dir_option
+@json_option
 @click.pass_context
 @told
-def release_command(ctx: click.Context, folder: Path | None) -> None:
+def release_command(ctx: click.Context, folder: Path | None, as_json: bool) -> None:
     """After a restore: let DataNodes delete blocks that no file knows any more. The NameNode must be stopped."""
     from . import backup
 
     where = _folder(ctx, folder)
-    if backup.spare_no_more(where):
+    released = backup.spare_no_more(where)
+    if as_json:
+        print(json.dumps({"released": released}))
+    elif released:
         print("blocks from after the backup go with the DataNodes' next full report")
     else:
         print("nothing was being spared")

@@ -17,7 +17,7 @@ from ..common.errors import DfsError
 from ..common.metrics import gauge, gauges
 from ..common.model import NodeId
 from ..common.runtime import Clock, elapsed_timer
-from .blockmap import GOOD, IS_TO_DELETE
+from .blockmap import GOOD, IS_CORRUPT, IS_TO_DELETE
 from .datanodes import DataNodes
 from .store.base import MetadataStore, Transaction
 from .store.sql import marks
@@ -41,6 +41,7 @@ class Census:
     under_replicated: int = 0
     missing: int = 0
     pending_deletion: int = 0
+    damaged: int = 0
 
 
 class Counting:
@@ -95,11 +96,12 @@ class Counting:
                 missing=found.missing + missing,
             )
             await asyncio.sleep(PAUSE_S)
-        row = await self._store.read(
-            lambda tx: tx.one(f"SELECT COUNT(*) FROM replicas WHERE {IS_TO_DELETE}")
-        )
+        deletions, damaged = await self._store.read(_attention)
         self.last = replace(
-            found, pending_deletion=row[0] if row else 0, counted_ms=self._clock.wall_ms()
+            found,
+            pending_deletion=deletions,
+            damaged=damaged,
+            counted_ms=self._clock.wall_ms(),
         )
         return work_s
 
@@ -115,11 +117,22 @@ class Counting:
             "under-replicated": last.under_replicated,
             "missing": last.missing,
             "pending-deletion": last.pending_deletion,
+            "damaged": last.damaged,
         }
         yield gauges("twinfs_blocks", "Blocks by state, as last counted.", "state", blocks)
         yield gauge(
             "twinfs_counted_timestamp_seconds", "When they were counted.", last.counted_ms / 1000
         )
+
+
+def _attention(tx: Transaction) -> tuple[int, int]:
+    """Replicas that wait for deletion, and damaged ones."""
+    counts = [
+        tx.one(f"SELECT COUNT(*) FROM replicas WHERE {state}")
+        for state in (IS_TO_DELETE, IS_CORRUPT)
+    ]
+    deletions, damaged = (row[0] if row else 0 for row in counts)
+    return deletions, damaged
 
 
 def _inodes(tx: Transaction, after: tuple[int, str]) -> tuple[tuple[int, str] | None, int, int]:

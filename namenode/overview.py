@@ -34,6 +34,10 @@ HOT_SHOWN = 8
 FULL_SHARE = 0.9
 
 
+def _blocks(count: int) -> str:
+    return "1 block has" if count == 1 else f"{count} blocks have"
+
+
 class Watcher:
     """Steps the history every two seconds, and puts an `Overview` together when somebody wants one."""
 
@@ -211,15 +215,23 @@ class Watcher:
             yield Finding(
                 "missing",
                 "critical",
-                f"{count.missing} blocks have no good copy",
+                f"{_blocks(count.missing)} no good copy",
                 "bring back a dead DataNode that holds them",
             )
         if count.under_replicated:
             yield Finding(
                 "under-replicated",
                 "warning",
-                f"{count.under_replicated} blocks have too few copies",
+                f"{_blocks(count.under_replicated)} too few copies",
                 copying if queue else "no node can take another copy: add DataNodes",
+                eta_s if queue else -1.0,
+            )
+        if count.damaged:
+            yield Finding(
+                "damaged",
+                "warning",
+                f"{count.damaged} damaged {'copy is' if count.damaged == 1 else 'copies are'} on the DataNodes' disks",
+                copying if queue else "each is deleted when the block has its copies again",
                 eta_s if queue else -1.0,
             )
         level = self._level()
@@ -280,6 +292,7 @@ class Watcher:
             growth_bytes_day=self._past.growth_bytes_day(),
             last_event=self._last_event(),
             pages=self.pages,
+            damaged=count.damaged,
         )
         self._made = (now_s, found)
         return found

@@ -21,7 +21,7 @@ from ...common.messages import GetReport
 from ...common.proxy import parse_proxy
 from ...common.runtime import SystemClock
 from ..http_namenode import HttpNameNode
-from .support import print_json, table
+from .support import json_option, print_json, table
 
 START_LIMIT_S = 30.0
 STOP_LIMIT_S = 15.0
@@ -137,6 +137,7 @@ def is_alive(entry: dict[str, Any]) -> bool:
     help="For trying it out: let the commands in scripts/faults break it.",
 )
 @click.option("--proxy", default="", help="http://HOST:PORT of a proxy between the processes.")
+@json_option
 def start_command(
     folder: Path | None,
     datanodes: int,
@@ -144,6 +145,7 @@ def start_command(
     port: int,
     faults: bool,
     proxy: str,
+    as_json: bool,
 ) -> None:
     """Start a NameNode and DataNodes (again, if there was a cluster in the directory)."""
     cluster = LocalCluster(folder)
@@ -180,6 +182,9 @@ def start_command(
     except BaseException:
         _end(processes)
         raise
+    if as_json:
+        print_json(_rows(processes))
+        return
     click.echo(f"NameNode at {url}, {datanodes} DataNodes, data and logs in {cluster.folder}")
     if port != 9870:
         click.echo(f"Use it with:  export TWINFS_NAMENODE={url}")
@@ -240,26 +245,8 @@ def _end(processes: list[dict[str, Any]]) -> None:
         pause.wait(POLL_S)
 
 
-@cluster_command.command("stop")
-@dir_option
-def stop_command(folder: Path | None) -> None:
-    """Stop the local cluster; its data stays."""
-    cluster = LocalCluster(folder)
-    state = cluster.state()
-    running = [entry for entry in state.get("processes", []) if is_alive(entry)]
-    _end(running)
-    if state:
-        cluster.save({"processes": []})
-    click.echo(f"{len(running)} processes stopped" if running else "no cluster was running")
-
-
-@cluster_command.command("status")
-@dir_option
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def status_command(folder: Path | None, as_json: bool) -> None:
-    """What runs; exit 1 if something that should does not."""
-    processes = LocalCluster(folder).state().get("processes", [])
-    rows = [
+def _rows(processes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [
         {
             "name": entry["name"],
             "state": "running" if is_alive(entry) else "dead",
@@ -268,6 +255,31 @@ def status_command(folder: Path | None, as_json: bool) -> None:
         }
         for entry in processes
     ]
+
+
+@cluster_command.command("stop")
+@dir_option
+@json_option
+def stop_command(folder: Path | None, as_json: bool) -> None:
+    """Stop the local cluster; its data stays."""
+    cluster = LocalCluster(folder)
+    state = cluster.state()
+    running = [entry for entry in state.get("processes", []) if is_alive(entry)]
+    _end(running)
+    if state:
+        cluster.save({"processes": []})
+    if as_json:
+        print_json(_rows(running))
+    else:
+        click.echo(f"{len(running)} processes stopped" if running else "no cluster was running")
+
+
+@cluster_command.command("status")
+@dir_option
+@json_option
+def status_command(folder: Path | None, as_json: bool) -> None:
+    """What runs; exit 1 if something that should does not."""
+    rows = _rows(LocalCluster(folder).state().get("processes", []))
     if as_json:
         print_json(rows)
     elif not rows:

@@ -32,7 +32,16 @@ from ...common.follow import (
 from ...common.messages import ReadEvents
 from ...common.model import Event
 from ...common.runtime import format_time
-from .support import Refused, Shell, json_option, print_json, shell_command, shown, table
+from .support import (
+    Refused,
+    Shell,
+    change_command,
+    json_option,
+    print_json,
+    shell_command,
+    shown,
+    table,
+)
 
 WAIT_S = 20.0
 
@@ -119,9 +128,14 @@ def _print_event(event: Event, as_json: bool) -> None:
     )
 
 
-def _sub(group: click.Group, name: str) -> Callable[[Callable[..., Any]], click.Command]:
+def _sub(
+    group: click.Group, name: str, *, changes: bool = False
+) -> Callable[[Callable[..., Any]], click.Command]:
+    """A command of *group*; one that *changes* things says so in JSON where it is asked to."""
+    make = change_command if changes else shell_command
+
     def decorate(function: Callable[..., Any]) -> click.Command:
-        command = shell_command(name=name)(function)
+        command = make(name=name)(function)
         group.add_command(command)
         return command
 
@@ -143,7 +157,7 @@ def groups_command(shell: Shell, as_json: bool) -> None:
         print(line)
 
 
-@_sub(events_command, "seek")
+@_sub(events_command, "seek", changes=True)
 @click.argument("group")
 @click.argument("offset", type=click.IntRange(min=0))
 def seek_command(shell: Shell, group: str, offset: int) -> None:
@@ -151,7 +165,7 @@ def seek_command(shell: Shell, group: str, offset: int) -> None:
     shell.call("commit_offset", CommitOffset(group=group, offset=offset))
 
 
-@_sub(events_command, "forget")
+@_sub(events_command, "forget", changes=True)
 @click.argument("group")
 def forget_command(shell: Shell, group: str) -> None:
     """Delete GROUP."""
@@ -179,6 +193,7 @@ def webhook_command() -> None:
 @click.option(
     "--after", type=click.IntRange(min=0), help="Begin after this offset, not with what comes."
 )
+@json_option
 def webhook_add_command(
     shell: Shell,
     name: str,
@@ -187,6 +202,7 @@ def webhook_add_command(
     prefix: str,
     kinds: tuple[str, ...],
     after: int | None,
+    as_json: bool,
 ) -> None:
     """Send events to URL from now on; one of that NAME is replaced."""
     secret = (
@@ -207,6 +223,10 @@ def webhook_add_command(
             after=after,
         ),
     )
+    if as_json:
+        # Not the request as it was sent: it has the secret in it.
+        (made,) = [h for h in shell.call("webhooks", GetWebhooks()).webhooks if h.name == name]
+        print_json(made)
 
 
 @_sub(webhook_command, "ls")
@@ -237,21 +257,21 @@ def webhook_ls_command(shell: Shell, as_json: bool) -> None:
         print(line)
 
 
-@_sub(webhook_command, "rm")
+@_sub(webhook_command, "rm", changes=True)
 @click.argument("name")
 def webhook_rm_command(shell: Shell, name: str) -> None:
     """Delete a webhook, and its dead letters."""
     shell.call("delete_webhook", WebhookName(name=name))
 
 
-@_sub(webhook_command, "pause")
+@_sub(webhook_command, "pause", changes=True)
 @click.argument("name")
 def webhook_pause_command(shell: Shell, name: str) -> None:
     """Send nothing for now; it goes on later where it was."""
     shell.call("pause_webhook", PauseWebhook(name=name, paused=True))
 
 
-@_sub(webhook_command, "resume")
+@_sub(webhook_command, "resume", changes=True)
 @click.argument("name")
 def webhook_resume_command(shell: Shell, name: str) -> None:
     """Go on sending."""
@@ -269,8 +289,11 @@ def webhook_dead_command(shell: Shell, name: str, retry: bool, drop: bool, as_js
         raise Refused("--retry and --drop exclude each other")
     if retry or drop:
         request = SettleDeadLetters(name=name, action="retry" if retry else "drop")
-        count = shell.call("settle_dead_letters", request).count
-        print(f"{count} {'are sent once more' if retry else 'are forgotten'}")
+        settled = shell.call("settle_dead_letters", request)
+        if as_json:
+            print_json({"action": request.action, "count": settled.count})
+        else:
+            print(f"{settled.count} {'are sent once more' if retry else 'are forgotten'}")
         return
     after = 0
     while True:
@@ -375,12 +398,16 @@ def checkpoint_command(shell: Shell, as_json: bool) -> None:
 
 
 @_sub(audit_command, "key")
-def key_command(shell: Shell) -> None:
+@json_option
+def key_command(shell: Shell, as_json: bool) -> None:
     """Print the key that verifies checkpoints: keep it elsewhere."""
     key = shell.call("checkpoints", GetCheckpoints(limit=1)).key
     if not key:
         raise Refused("the cluster has no audit key: set audit_key on every NameNode")
-    print(key)
+    if as_json:
+        print_json({"key": key})
+    else:
+        print(key)
 
 
 @_sub(audit_command, "prove")
@@ -388,8 +415,9 @@ def key_command(shell: Shell) -> None:
 @click.option(
     "--size", type=click.IntRange(min=1), help="Of a tree that has a checkpoint; else as it is."
 )
-def prove_command(shell: Shell, offset: int, size: int | None) -> None:
-    """Prove that event OFFSET is in the stream: checked here, and printed as JSON for others."""
+@json_option
+def prove_command(shell: Shell, offset: int, size: int | None, as_json: bool) -> None:
+    """Prove that event OFFSET is in the stream: checked here, and printed as JSON (always) for others."""
     proof: Proof = shell.call("event_proof", GetProof(size=size or 0, offset=offset))
     leaf = merkle.leaf_hash(proof.leaf)
     if not merkle.verify_inclusion(leaf, offset - 1, proof.size, proof.hashes, proof.root):

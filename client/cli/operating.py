@@ -26,7 +26,7 @@ from ...common.model import NodeId
 from ...common.runtime import SystemClock, format_time
 from .admin import print_report
 from .sizes import parse_size
-from .support import Shell, human, json_option, print_json, shell_command, shown
+from .support import Shell, change_command, human, json_option, print_json, shell_command, shown
 
 POLL_S = 0.5
 KEEP_ALIVE_S = 30.0  # a balancer whose operator is silent for so long ends
@@ -246,7 +246,7 @@ def safemode_command(shell: Shell, action: str, timeout: str | None, as_json: bo
 # --- work on DataNodes ---
 
 
-@shell_command(name="scrub")
+@change_command(name="scrub")
 @click.argument("nodes", nargs=-1)
 @click.option(
     "--bandwidth", metavar="SIZE", default="0", help="Bytes a second on each; 0: no limit."
@@ -259,7 +259,7 @@ def scrub_command(shell: Shell, nodes: Sequence[str], bandwidth: str) -> None:
     )
 
 
-@shell_command(name="diskbalancer")
+@change_command(name="diskbalancer")
 @nodes_argument
 @click.option(
     "--threshold", type=float, default=10.0, help="Percent that a volume may be off the average."

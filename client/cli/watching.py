@@ -375,18 +375,25 @@ SECRET_WORDS = ("secret", "password", "token", "key")
     type=click.Path(exists=True, path_type=Path),
     help="Log files (or a directory of *.log) to put in; their last MiB each. They may name files of yours.",
 )
-def support_bundle_command(shell: Shell, file: Path | None, logs: tuple[Path, ...]) -> None:
+@json_option
+def support_bundle_command(
+    shell: Shell, file: Path | None, logs: tuple[Path, ...], as_json: bool
+) -> None:
     """Collect what helps to find out what is wrong, without secrets and names of files, in a .tar.gz."""
     now_ms = SystemClock().wall_ms()
     target = file or Path(f"twinfs-support-{format_time(now_ms, '%Y%m%d-%H%M%S')}.tar.gz")
-    base = target.name.removesuffix(".gz").removesuffix(".tar")
+    base, names = target.name.removesuffix(".gz").removesuffix(".tar"), list[str]()
     with tarfile.open(target, "w:gz") as bundle:
         for name, data in _collect(shell, logs):
+            names.append(name)
             entry = tarfile.TarInfo(f"{base}/{name}")
             entry.size, entry.mtime, entry.mode = len(data), now_ms // 1000, 0o600
             bundle.addfile(entry, io.BytesIO(data))
     target.chmod(0o600)
-    print(target)
+    if as_json:
+        print_json({"file": str(target), "bytes": target.stat().st_size, "contents": names})
+    else:
+        print(target)
 
 
 def _collect(shell: Shell, logs: tuple[Path, ...]) -> Iterator[tuple[str, bytes]]:

@@ -59,14 +59,20 @@ async function pageToken() {
   return token.token;
 }
 
-let gateways = [];
+let gateways = [], heard;
+const nodesKnown = new Promise((resolve) => { heard = resolve; });
 export function setGateways(nodes) {
+  heard();
   setNodes(nodes.map((node) => node.address.http).filter(Boolean));
   gateways = nodes.filter((node) => node.state === "live" && node.address.http).map((node) => node.address.http);
 }
 
+/** A page that was opened at a file's or a CID's own address asks before it has heard of any node. */
+const known = () => Promise.race([nodesKnown, new Promise((resolve) => { setTimeout(resolve, 10000); })]);
+
 /** The URL of a file's bytes at some live DataNode; at one of *preferred* (HTTP addresses), if it can be. */
 export async function fileUrl(path, { preferred = [], more = {}, attempt = 0 } = {}) {
+  await known();
   const live = [...gateways];
   const order = [...preferred.filter((address) => live.includes(address)), ...live.sort(() => Math.random() - 0.5)];
   if (!order.length) throw new ApiError("unavailable", "no DataNode is alive that could be asked");
@@ -77,6 +83,7 @@ export async function fileUrl(path, { preferred = [], more = {}, attempt = 0 } =
 
 /** The URL of something at some live DataNode's gateway. */
 export async function gatewayUrl(path) {
+  await known();
   if (!gateways.length) throw new ApiError("unavailable", "no DataNode is alive that could be asked");
   return `http://${gateways[Math.floor(Math.random() * gateways.length)]}${path}`;
 }

@@ -5,21 +5,28 @@ import { clock } from "./format.js";
 
 const HEIGHT = 176, LEFT = 64, BOTTOM = 20, TOP = 8;
 
+/** The next number up of which people count: 1, 2, 2.5, 4 or 5 times a power of ten; of sizes, a power of two. */
+function roundUp(value, base) {
+  if (base === 2) return 2 ** Math.ceil(Math.log2(value));
+  const unit = 10 ** Math.floor(Math.log10(value));
+  return unit * [1, 2, 2.5, 4, 5, 10].find((times) => times * unit >= value * 0.999999);
+}
+
 /** *series*: [{label, key}] of *points*; *show* turns a value into text. */
-export function chart(title, points, series, show, { span = 3600000, end = Date.now(), width = 560 } = {}) {
+export function chart(title, points, series, show, { span = 3600000, end = Date.now(), width = 560, base = 10 } = {}) {
   // While there is little to show, it is shown larger.
   const oldest = points.length ? points[0].time_ms : end;
   span = Math.min(span, Math.max(300000, (end - oldest) * 1.1));
   const start = end - span, WIDTH = Math.max(260, width);
   const seen = points.filter((point) => point.time_ms >= start);
-  const top = Math.max(...seen.flatMap((point) => series.map((one) => point[one.key])), 0) || 1;
+  const step = roundUp(Math.max(...seen.flatMap((point) => series.map((one) => point[one.key])), 0) / 2 || 0.5, base), top = 2 * step;
   const x = (ms) => LEFT + ((ms - start) / span) * (WIDTH - LEFT - 4);
-  const y = (value) => TOP + (1 - value / (top * 1.08)) * (HEIGHT - TOP - BOTTOM);
+  const y = (value) => TOP + (1 - value / (top * 1.04)) * (HEIGHT - TOP - BOTTOM);
   const picture = svg("svg", { class: "chart", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img", tabindex: "0" });
-  for (const share of [0, 0.5, 1]) {
-    picture.append(svg("line", { class: "axis", x1: LEFT, x2: WIDTH - 4, y1: y(top * share), y2: y(top * share) }));
-    const text = svg("text", { x: LEFT - 6, y: y(top * share) + 4, "text-anchor": "end" });
-    text.textContent = show(top * share);
+  for (const value of [0, step, top]) {
+    picture.append(svg("line", { class: "axis", x1: LEFT, x2: WIDTH - 4, y1: y(value), y2: y(value) }));
+    const text = svg("text", { x: LEFT - 6, y: y(value) + 4, "text-anchor": "end" });
+    text.textContent = value ? show(value, true) : "0";
     picture.append(text);
   }
   for (let tick = 0; tick <= 4; tick += 1) {

@@ -51,7 +51,9 @@ export function content(main, state, hash) {
     providers(cid, path, places);
   }
 
-  const copy = (text, label) => h("button", { type: "button", onclick: async () => { try { await navigator.clipboard.writeText(text); toast("Copied."); } catch { toast("The browser does not let a page copy here.", true); } } }, icon("copy"), label);
+  function copy(text, label) {
+    return h("button", { type: "button", onclick: async () => { try { await navigator.clipboard.writeText(text); toast("Copied."); } catch { toast("The browser does not let a page copy here.", true); } } }, icon("copy"), label);
+  }
 
   /** One node of the DAG; its links are fetched when it is opened. */
   function branch(cid, label, tsize, open) {

@@ -6,13 +6,13 @@ import { count, date, mode, plural, size } from "./format.js";
 import { rackMap } from "./nodes.js";
 import { preview } from "./preview.js";
 
-const CHUNK = 1024 * 1024, MAX_BLOCKS = 400;
+const CHUNK = 1024 * 1024, MAX_BLOCKS = 400, LOOK_AGAIN_MS = 10000;
 const leafOf = (path) => path.slice(path.lastIndexOf("/") + 1);
 
 /** Show *entry* in *box*; returns what ends it. */
 export function fileDetail(box, state, entry, { close, act }) {
   const aborted = new AbortController(), look = h("div", {}), places = h("div", {}), facts = h("dl", { class: "facts" });
-  let free = () => {}, stop = () => {};
+  let free = () => {}, stop = () => {}, timer = null, chosen = 0;
   const button = (label, action, kind = "") => h("button", { type: "button", class: kind, onclick: () => act(action) }, label);
   const closer = h("button", { type: "button", class: "quiet", "aria-label": "Close", onclick: close }, "×");
   replace(box, h("section", { class: "card", "aria-label": "File", onkeydown: (event) => { if (event.key === "Escape") close(); } },
@@ -36,7 +36,7 @@ export function fileDetail(box, state, entry, { close, act }) {
   function drawPlaces(found) {
     if (!found.blocks.length) { replace(places, h("p", { class: "dim" }, "An empty file has no blocks.")); return; }
     const chooser = h("div", { class: "blocks", role: "group", "aria-label": "Blocks" }), about = h("div", {}), map = h("div", {});
-    let chosen = 0;
+    chosen = Math.min(chosen, found.blocks.length - 1);
     const choose = (index) => { chosen = index; draw(); };
     function draw() {
       const block = found.blocks[chosen], holders = new Set(block.nodes.map((node) => node.node_id));
@@ -51,5 +51,13 @@ export function fileDetail(box, state, entry, { close, act }) {
     replace(places, chooser, about, map);
     draw();
   }
-  return () => { aborted.abort(); free(); stop(); };
+  /** Copies come and go while somebody looks. */
+  async function again() {
+    try {
+      if (!document.hidden && !places.contains(document.activeElement)) drawPlaces(await call("locate", { path: entry.path }, { signal: aborted.signal }));
+    } catch { /* what is shown stays; the next look may say more */ }
+    if (!aborted.signal.aborted) timer = setTimeout(again, LOOK_AGAIN_MS);
+  }
+  timer = setTimeout(again, LOOK_AGAIN_MS);
+  return () => { aborted.abort(); clearTimeout(timer); free(); stop(); };
 }

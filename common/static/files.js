@@ -97,7 +97,7 @@ export function files(main, state, hash) {
     const element = h("div", { class: `entry${folder ? " folder" : ""}`, role: "row", id: `entry-${index}`, "aria-selected": String(index === selected), "aria-rowindex": String(index + 1),
       onclick: () => { select(index); if (!folder) open(index); }, ondblclick: () => open(index), oncontextmenu: (event) => { event.preventDefault(); select(index); menu(index, event.clientX, event.clientY); } },
       icon(folder ? "folder" : "file"),
-      h("span", { role: "gridcell" }, folder ? h("a", { href, tabindex: "-1" }, name(leaf)) : name(leaf), entry.under_construction ? badge("being written", "warn") : ""),
+      h("span", { role: "gridcell" }, folder ? h("a", { href, tabindex: "-1" }, name(leaf)) : name(leaf), entry.under_construction ? [" ", badge("being written", "warn")] : ""),
       h("span", { class: "right", role: "gridcell" }, folder ? "" : size(entry.length)),
       h("span", { class: "dim small mid", role: "gridcell" }, date(entry.mtime_ms)),
       h("span", { class: "dim small wide", role: "gridcell" }, name(entry.owner)),
@@ -171,7 +171,7 @@ export function files(main, state, hash) {
       else if (event.key === "ArrowUp") { event.preventDefault(); items[(at + items.length - 1) % items.length].focus(); }
     });
     document.body.append(box);
-    box.style.left = `${Math.max(4, Math.min(x, innerWidth - box.offsetWidth - 8))}px`;
+    box.style.left = `${Math.max(4, Math.min(x, document.documentElement.clientWidth - box.offsetWidth - 8))}px`;
     box.style.top = `${Math.max(4, Math.min(y, innerHeight - box.offsetHeight - 8))}px`;
     document.addEventListener("pointerdown", outside, true);
     box.firstElementChild.focus();
@@ -258,7 +258,8 @@ export function files(main, state, hash) {
         } finally {
           running -= 1;
           drawUploads(); pump();
-          if (!closed && next.state === "done" && next.folder === path) reload();
+          // What was given up is deleted by the DataNode, a moment later.
+          setTimeout(() => { if (!closed && next.folder === path) reload(); }, next.state === "done" ? 0 : 1500);
         }
       })();
     }

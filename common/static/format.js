@@ -5,19 +5,24 @@ const UNITS = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
 
 export const count = (value) => number.format(Math.round(value));
 
-export function size(bytes) {
+/** *short*: round values without zeros behind the point, as on an axis. */
+export function size(bytes, short = false) {
   let value = Math.abs(bytes), unit = 0;
   while (value >= 1024 && unit < UNITS.length - 1) { value /= 1024; unit += 1; }
   const digits = unit === 0 || value >= 100 ? 0 : value >= 10 ? 1 : 2;
-  return `${bytes < 0 ? "-" : ""}${value.toFixed(digits)} ${UNITS[unit]}`;
+  const text = value.toFixed(digits);
+  return `${bytes < 0 ? "-" : ""}${short ? Number(text) : text} ${UNITS[unit]}`;
 }
 
-export function rate(value) { return value >= 100 ? count(value) : value >= 10 ? value.toFixed(1) : value.toFixed(2); }
+export function rate(value, short = false) {
+  const text = value >= 100 ? count(value) : value >= 10 ? value.toFixed(1) : value.toFixed(2);
+  return short && value < 100 ? String(Number(text)) : text;
+}
 
-export function duration(seconds) {
+export function duration(seconds, short = false) {
   if (seconds < 0) return "unknown";
   if (seconds < 0.001) return `${(seconds * 1e6).toFixed(0)} µs`;
-  if (seconds < 1) return `${(seconds * 1e3).toFixed(seconds < 0.01 ? 1 : 0)} ms`;
+  if (seconds < 1) { const text = (seconds * 1e3).toFixed(seconds < 0.01 ? 1 : 0); return `${short ? Number(text) : text} ms`; }
   if (seconds < 90) return `${seconds.toFixed(seconds < 10 ? 1 : 0)} s`;
   if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
   if (seconds < 172800) return `${(seconds / 3600).toFixed(1)} h`;
@@ -25,6 +30,11 @@ export function duration(seconds) {
 }
 
 export const ago = (ms) => `${duration(Math.max(0, (Date.now() - ms) / 1000))} ago`;
+/** When something began, and how long ago that is. */
+export function since(ms) {
+  const passed = Math.max(0, Date.now() - ms);
+  return `${passed < 20 * 3600000 ? clock(ms) : date(ms)} (for ${duration(passed / 1000)})`;
+}
 export const clock = (ms) => new Date(ms).toLocaleTimeString("en-GB");
 export function date(ms) {
   const found = new Date(ms), pad = (value) => String(value).padStart(2, "0");

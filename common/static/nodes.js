@@ -20,7 +20,8 @@ export function rackMap(nodes, { pick = null, marked = null } = {}) {
         return h(pick ? "button" : "div", { type: pick ? "button" : null, class: `node ${node.state}${holds ? " holds" : ""}`, onclick: pick ? () => pick(node) : null },
           h("span", { class: "row apart" }, h("strong", { class: "mono" }, name(node.address.data)), badge(node.admin_state !== "in-service" ? node.admin_state : node.state, KIND[node.state])),
           holds ? h("span", { class: "small" }, "has a copy") : null,
-          bar(share, share > 0.9 ? "bad" : ""));
+          bar(share, share > 0.9 ? "bad" : ""),
+          marked === null ? h("span", { class: "dim small" }, `${size(node.used_bytes)} of ${size(node.capacity_bytes)}, ${plural(node.active_transfers, "transfer")}, heard ${duration(node.last_contact_s)} ago`, node.errors ? `, ${plural(node.errors, "error")}` : "") : null);
       }))));
 }
 
@@ -36,14 +37,14 @@ export function nodes(main, state) {
       h("div", { class: "row apart" }, h("h2", {}, "DataNode ", name(node.address.data)), h("button", { type: "button", class: "quiet", "aria-label": "Close", onclick: () => { chosen = null; replace(detail); } }, "×")),
       h("dl", { class: "facts" },
         h("dt", {}, "State"), h("dd", {}, badge(node.state, KIND[node.state]), " ", node.admin_state),
-        h("dt", {}, "Last contact"), h("dd", {}, `${duration(node.last_contact_s)} ago`),
+        h("dt", {}, "Last contact"), h("dd", {}, `${duration(node.last_contact_s)} ago`, node.state === "dead" ? "; what follows is as it was then" : ""),
         h("dt", {}, "Pages"), h("dd", {}, h("a", { href: `http://${node.address.http}/`, rel: "noreferrer" }, `http://${node.address.http}/`)),
         h("dt", {}, "Version"), h("dd", {}, node.version || "not heard of yet"),
         h("dt", {}, "Identity"), h("dd", { class: "mono" }, `${node.address.node_id}, ${node.uuid}`),
         h("dt", {}, "Work"), h("dd", {}, `${plural(node.active_transfers, "transfer")}, ${rate(node.requests_s)} requests/s, ${size(node.received_bytes_s)}/s in, ${size(node.sent_bytes_s)}/s out, ${plural(node.errors, "error")} since its start`)),
       h("h3", {}, "Volumes"),
       h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, ["Directory", "State", "Used", "Free", ""].map((text) => h("th", { scope: "col" }, text)))),
-        h("tbody", {}, node.volumes.map((volume) => h("tr", {}, h("td", { class: "mono" }, name(volume.path)), h("td", {}, volume.failure ? badge(volume.failure, "bad") : badge("in service", "good")), h("td", {}, size(volume.used_bytes)), h("td", {}, size(volume.remaining_bytes)), h("td", {}, bar(volume.capacity_bytes ? volume.used_bytes / volume.capacity_bytes : 0)))))))));
+        h("tbody", {}, node.volumes.map((volume) => h("tr", {}, h("td", { class: "mono" }, name(volume.path)), h("td", {}, volume.failure ? badge(volume.failure, "bad") : badge("in service", node.state === "dead" ? "" : "good")), h("td", {}, size(volume.used_bytes)), h("td", {}, size(volume.remaining_bytes)), h("td", {}, bar(volume.capacity_bytes ? volume.used_bytes / volume.capacity_bytes : 0)))))))));
   }
 
   function draw(found) {

@@ -2,7 +2,7 @@
 
 import { readRange } from "./api.js";
 import { h, name, replace } from "./dom.js";
-import { count, size } from "./format.js";
+import { plural, size } from "./format.js";
 
 const TEXT_BYTES = 64 * 1024, IMAGE_BYTES = 16 * 1024 * 1024, PARQUET_ROWS = 50, PARQUET_COLUMNS = 40, CELL = 200;
 const IMAGES = { png: "image/png", jpg: "image/jpeg", jpeg: "image/jpeg", gif: "image/gif", webp: "image/webp", avif: "image/avif", bmp: "image/bmp" };
@@ -36,7 +36,7 @@ function text(box, status, head) {
   } catch { shown = null; }
   const odd = shown === null ? 1 : (shown.match(/[\u0000-\u0008\u000e-\u001f]/g) || []).length / shown.length;
   if (odd > 0.02) {
-    replace(box, h("p", { class: "dim" }, "Not text. Its first bytes:"), h("div", { class: "preview" }, h("pre", {}, hex(head.subarray(0, 512)))));
+    replace(box, h("p", { class: "dim" }, "Not text. Its first bytes:"), h("div", { class: "preview" }, h("pre", { class: "hex" }, hex(head.subarray(0, 512)))));
     return () => {};
   }
   replace(box, h("div", { class: "preview", tabindex: "0", "aria-label": "Text" }, h("pre", {}, shown)),
@@ -67,12 +67,12 @@ async function parquet(box, status, read) {
     rows = []; problem = `The rows can't be shown here: ${error.message}`;
   }
   replace(box,
-    h("p", { class: "small dim" }, `Parquet: ${count(total)} rows, ${count(columns.length)} columns, ${count(metadata.row_groups.length)} row groups, written by ${metadata.created_by || "an unknown program"}.`),
+    h("p", { class: "small dim" }, `Parquet: ${plural(total, "row")}, ${plural(columns.length, "column")}, ${plural(metadata.row_groups.length, "row group")}, written by ${metadata.created_by || "an unknown program"}.`),
     problem ? h("p", {}, problem) : "",
     h("div", { class: "preview", tabindex: "0", "aria-label": "First rows" }, h("table", {},
       h("thead", {}, h("tr", {}, some.map((column) => h("th", { scope: "col" }, name(column))))),
       h("tbody", {}, rows.map((row) => h("tr", {}, some.map((column) => h("td", {}, cell(row[column])))))))),
-    columns.length > some.length ? h("p", { class: "dim small" }, `${columns.length - some.length} more columns are not shown.`) : "");
+    columns.length > some.length ? h("p", { class: "dim small" }, `${plural(columns.length - some.length, "more column")} not shown.`) : "");
   return () => {};
 }
 

@@ -32,7 +32,8 @@ def test_a_group_reads_each_event_once(dfs: Dfs, fs: sync.FileSystem, folder: st
     assert dfs(*group).split()[-1] == f"{folder}/a/b"
     listed = dfs("events", "groups")
     assert "cli-test" in listed
-    dfs("events", "seek", "cli-test", "0")
+    [change] = dfs.json("events", "seek", "cli-test", "0")
+    assert change["request"] == {"group": "cli-test", "offset": 0}
     assert [e["path"] for e in dfs.json(*group)] == [f"{folder}/a", f"{folder}/a/b"]
     dfs("events", "forget", "cli-test")
     assert "cli-test" not in dfs("events", "groups")
@@ -59,7 +60,9 @@ def test_webhooks(dfs: Dfs, tmp_path: Path) -> None:
     add = ("webhook", "add", "cli-hook", "http://127.0.0.1:1/x", "--secret-file", secret)
     assert "16 characters" in dfs.fails(*add)
     secret.write_text("a secret of many letters\n")
-    dfs(*add, "--path", "/somewhere", "--kind", "close")
+    [made] = dfs.json(*add, "--path", "/somewhere", "--kind", "close")
+    assert (made["name"], "secret" in made) == ("cli-hook", False)
+    assert "a secret of many letters" not in str(made)
     [found] = [h for h in dfs.json("webhook", "ls") if h["name"] == "cli-hook"]
     assert (found["url"], found["path_prefix"], found["kinds"]) == (
         "http://127.0.0.1:1/x",
@@ -67,11 +70,13 @@ def test_webhooks(dfs: Dfs, tmp_path: Path) -> None:
         ["close"],
     )
     assert "secret" not in found
-    dfs("webhook", "pause", "cli-hook")
+    [change] = dfs.json("webhook", "pause", "cli-hook")
+    assert change["operation"] == "pause_webhook"
     assert "paused" in dfs("webhook", "ls")
     dfs("webhook", "resume", "cli-hook")
     assert dfs("webhook", "dead", "cli-hook") == ""
     assert dfs("webhook", "dead", "cli-hook", "--retry").startswith("0 ")
+    assert dfs.json("webhook", "dead", "cli-hook", "--drop") == [{"action": "drop", "count": 0}]
     dfs("webhook", "rm", "cli-hook")
     assert "cli-hook" not in dfs("webhook", "ls")
 
@@ -84,6 +89,7 @@ def test_history_is_proved_and_forgery_found(tmp_path: Path) -> None:
             for number in range(300):
                 fs.mkdirs(f"/d{number}")
         note, key = tmp_path / "note", dfs("audit", "key").strip()
+        assert dfs.json("audit", "key") == [{"key": key}]
         note.write_text(dfs("audit", "checkpoint"))
         size, root = notes.open_checkpoint(note.read_text(), key)
         assert size == 300
@@ -173,5 +179,8 @@ def test_the_support_bundle_has_no_secrets(
         "b/metrics/namenode.txt",
         "b/metrics/datanode1.txt",
     } <= set(names)
+    [found] = dfs.json("support-bundle", "b.tar.gz")
+    assert found["file"] == "b.tar.gz"
+    assert {f"b/{name}" for name in found["contents"]} == set(names)
     assert b"hunter22" not in text
     assert b"private-name" not in text

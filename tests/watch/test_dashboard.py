@@ -12,7 +12,10 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from twinfs.client import sync
+from twinfs.common.config import ClientConfig
 from twinfs.common.errors import PathNotFound
+from twinfs.common.ipld import car
+from twinfs.common.ipld.cid import RAW, Cid
 
 from ..support.cluster import Cluster, Server, running, wait_until
 from .browser import Complaints, browser, open_page, shot
@@ -219,6 +222,7 @@ def test_a_file_is_dropped_and_an_upload_cancelled(
     )
     page.get_by_role("button", name="Cancel").click()
     expect(page.locator(".upload .badge.warn")).to_have_text("cancelled")
+    expect(page.get_by_text("1 entry", exact=True)).to_be_visible()  # nor does the page show it
 
     def nothing_is_left() -> bool:
         return [status.name for status in fs.list(folder)] == ["drop.txt"]
@@ -354,6 +358,12 @@ CONTRAST = r"""() => {
     const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
     if (ratio < 4.5) bad.push(`${walker.currentNode.data.trim().slice(0, 40)}: ${ratio.toFixed(2)}`);
   }
+  for (const field of document.querySelectorAll('[placeholder]')) {
+    if (!field.checkVisibility()) continue;
+    const a = light(parse(getComputedStyle(field, '::placeholder').color)), b = light(behind(field));
+    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    if (ratio < 4.5) bad.push(`placeholder ${field.placeholder}: ${ratio.toFixed(2)}`);
+  }
   return bad;
 }"""
 
@@ -421,6 +431,48 @@ def test_a_new_datanode_is_used_without_reloading(
         page.context.close()
 
 
+def test_a_damaged_copy_is_told(tmp_path: Path, browser: Browser, complaints: Complaints) -> None:
+    """The only copy of a file goes bad on its disk: the page says so, and since when."""
+    with running(tmp_path, datanodes=1, namenode_options=("--replication", "1", *QUICK)) as small:
+        with sync.FileSystem(ClientConfig(namenode=small.url, user="root")) as fs:
+            fs.write_bytes("/only", random.Random(3).randbytes(2_000_000))
+        (replica,) = (small.folder / "datanode1" / "blocks").rglob("blk_*")
+        with replica.open("r+b") as file:
+            file.seek(77)
+            file.write(b"xxxx")
+        headers = {"X-TwinFS-User": "root"}
+        order = {"action": "scrub"}
+        assert ask(f"{small.url}/v1/order_nodes", body=order, headers=headers).status == 200
+        page = open_page(browser, complaints, phone=True)
+        page.goto(f"{small.url}/")
+        damaged = page.get_by_text("1 damaged copy is on the DataNodes' disks")
+        expect(damaged).to_be_visible(timeout=60_000)
+        expect(page.get_by_text("1 block has no good copy")).to_be_visible()
+        expect(page.locator(".problem").first).to_contain_text(re.compile(r"since \d\d:\d\d:\d\d"))
+        expect(page.get_by_role("heading", level=1)).to_have_text("Something is wrong")
+        assert page.evaluate(CONTRAST) == []
+        shot(page, "damaged-phone")
+        page.context.close()
+
+
+def test_the_menu_fits_a_phone(
+    cluster: Cluster,
+    fs: sync.FileSystem,
+    folder: str,
+    browser: Browser,
+    complaints: Complaints,
+) -> None:
+    fs.write_bytes(f"{folder}/f.txt", b"x")
+    page = open_page(browser, complaints, phone=True)
+    page.goto(f"{cluster.url}/#/files{folder}")
+    page.get_by_role("button", name="Actions for f.txt").click()
+    box = page.get_by_role("menu").bounding_box()
+    assert box is not None
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= page.evaluate("document.documentElement.clientWidth")
+    page.context.close()
+
+
 def test_a_datanodes_own_page(cluster: Cluster, page: Page) -> None:
     page.goto(f"http://{cluster.datanodes[0].facts['http']}/")
     expect(page.get_by_role("heading", level=1)).to_have_text("All volumes are in service")
@@ -429,25 +481,41 @@ def test_a_datanodes_own_page(cluster: Cluster, page: Page) -> None:
 
 
 def test_a_plain_peers_own_page(tmp_path: Path, page: Page) -> None:
-    peer = Server(
-        tmp_path,
-        "peer",
-        "twinfs.datanode",
-        [
-            *("--dir", str(tmp_path / "volume"), "--bootstrap", "none"),
-            *("--port", "0", "--data-port", "0"),
-        ],
-    )
-    try:
+    """It lists whom the peer knows, and what it keeps."""
+
+    def start(name: str, bootstrap: str) -> Server:
+        options = ["--dir", str(tmp_path / f"{name}-volume"), "--bootstrap", bootstrap]
+        peer = Server(
+            tmp_path, name, "twinfs.datanode", [*options, "--port", "0", "--data-port", "0"]
+        )
+        peers.append(peer)
         peer.start()
-        page.goto(f"http://{peer.facts['http']}/")
+        return peer
+
+    peers: list[Server] = []
+    try:
+        other = start("other", "none")
+        peer = start("peer", other.facts["http"])
+        url, data = f"http://{peer.facts['http']}", b"kept by the peer"
+        cid = Cid.of(RAW, data)
+        archive = car.header([cid]) + car.frame(cid, data)
+        assert ask(f"{url}/v1/peer/import", body=archive, method="POST").status == 200
+        wanted = {"cid": str(cid), "name": "kept <b>", "here": True}
+        assert ask(f"{url}/v1/peer/pins", body=wanted).status == 200
+        page.goto(url)
         expect(page.get_by_role("heading", level=1)).to_have_text("All volumes are in service")
         expect(page.locator(".brand")).to_have_text("TwinFS peer")
         expect(page.get_by_text("None: this is a plain peer.")).to_be_visible()
+        section = page.locator("section")
+        known = section.filter(has=page.get_by_role("heading", name="Peers", exact=True))
+        expect(known.get_by_role("row").filter(has_text=other.facts["http"])).to_have_count(1)
+        pins = section.filter(has=page.get_by_role("heading", name="Pins", exact=True))
+        expect(pins).to_contain_text(str(cid))
+        expect(pins).to_contain_text("kept <b>")
         assert page.evaluate(CONTRAST) == []
         shot(page, "peer")
     finally:
-        assert peer.stop() == 0
+        assert [peer.stop() for peer in peers] == [0] * len(peers)
 
 
 def test_the_content_side(cluster: Cluster, fs: sync.FileSystem, folder: str, page: Page) -> None:
@@ -470,6 +538,12 @@ def test_the_content_side(cluster: Cluster, fs: sync.FileSystem, folder: str, pa
     pins.get_by_role("button", name="Remove").click()
     page.get_by_role("dialog").get_by_role("button", name="Remove").click()
     expect(pins).to_contain_text("Nothing is pinned")
+    # At its own address in a new page, which has not heard of any node when it begins.
+    page.goto(f"http://{cluster.datanodes[0].facts['http']}/")
+    page.goto(f"{cluster.url}/#/content/{cid}")
+    expect(page.locator(".dag li li")).to_have_count(3)
+    expect(page.get_by_role("button", name="Copy a gateway link")).to_be_visible()
+    page.goto(f"{cluster.url}/#/content")
     for bad in ("nonsense", "bafynonsense0189", "Qm00000000"):
         page.goto(f"{cluster.url}/#/content/{bad}")
         expect(page.get_by_text(re.compile("This is no CID"))).to_be_visible()
