@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import posixpath
+import re
 import shutil
+import socket
 import subprocess
 import sys
 import sysconfig
 import tomllib
+import urllib.request
 import venv
 import zipfile
 from collections.abc import Sequence
@@ -17,6 +21,8 @@ from pathlib import Path
 import pytest
 
 import twinfs
+
+from .support.cluster import wait_until
 
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = ("common", "client", "datanode", "namenode")
@@ -90,15 +96,50 @@ def test_the_wheel_has_every_module_and_nothing_else(wheel: Path) -> None:
     wanted = {"twinfs/__init__.py", "twinfs/py.typed"}
     for layer in LAYERS:
         for path in (ROOT / layer).rglob("*"):
-            if path.suffix in (".py", ".sql"):
+            if path.is_file() and (path.suffix in (".py", ".sql") or "static" in path.parts):
                 wanted.add(f"twinfs/{path.relative_to(ROOT)}")
     with zipfile.ZipFile(wheel) as archive:
         found = {name for name in archive.namelist() if ".dist-info/" not in name}
     assert "twinfs/namenode/store/schema/0001_core.sql" in found
-    missing, surplus = wanted - found, {n for n in found - wanted if n.endswith((".py", ".sql"))}
+    missing, surplus = wanted - found, found - wanted
     assert not missing
     assert not surplus
     assert not [name for name in found if "test" in name or not name.startswith("twinfs/")]
+
+
+def test_the_dashboard_is_in_the_wheel(installed: Path, tmp_path: Path) -> None:
+    """The installed NameNode serves the page, all that it loads, and the licence of what others wrote."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    ready = tmp_path / "ready"
+    options = ["--dir", tmp_path / "nn", "--port", str(port), "--ready-file", ready]
+    with subprocess.Popen(
+        [installed / "dfs", "namenode", *options], cwd=tmp_path, stderr=subprocess.DEVNULL
+    ) as process:
+        try:
+            wait_until(ready.exists, "that the NameNode answers")
+            opened = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+            def get(path: str) -> str:
+                with opened.open(f"http://127.0.0.1:{port}{path}", timeout=30) as answer:
+                    text: str = answer.read().decode()
+                return text
+
+            loaded = set(re.findall(r'(?:href|src)="(/static/[^"]+)"', get("/")))
+            assert len(loaded) > 10
+            waiting = sorted(loaded)
+            while waiting:
+                path = waiting.pop()
+                for name in re.findall(r'(?:from|import) ?\(?"(\.[^"]+)"', get(path)):
+                    found = posixpath.normpath(posixpath.join(posixpath.dirname(path), name))
+                    if found not in loaded:
+                        loaded.add(found)
+                        waiting.append(found)
+            assert "/static/vendor/hyparquet/index.js" in loaded
+            assert "MIT" in get("/static/vendor/hyparquet/LICENSE.txt")
+        finally:
+            process.terminate()
 
 
 def test_the_wheel_says_what_it_is(wheel: Path) -> None:

@@ -22,8 +22,6 @@ WITHOUT = {
     "tail",
     "test",
 }
-# To become the same commands that a cluster has, which have it.
-FOR_PEERS = {"peer add", "peer get", "peer pin rm", "pin rm"}
 
 
 def commands(command: click.Command, words: tuple[str, ...] = ()) -> Iterator[tuple[str, set[str]]]:
@@ -43,9 +41,7 @@ def commands(command: click.Command, words: tuple[str, ...] = ()) -> Iterator[tu
 def test_every_command_has_json() -> None:
     found = dict(commands(cli))
     assert len(found) > 70
-    assert {
-        name for name, options in found.items() if "--json" not in options
-    } <= WITHOUT | FOR_PEERS
+    assert {name for name, options in found.items() if "--json" not in options} <= WITHOUT
     assert set(found) >= WITHOUT
 
 
