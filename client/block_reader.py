@@ -26,6 +26,7 @@ from ..common.transfer import (
     ReadMany,
     ReadManyReady,
     ReadReady,
+    ReplicaInfo,
 )
 from .datanode_api import ConnectionPool
 
@@ -39,6 +40,28 @@ class _Refused(Exception):
     def __init__(self, error: DfsError, bad: str = "") -> None:
         self.error = error
         self.bad = bad
+
+
+class Attempt:
+    """A read that another thread may break off."""
+
+    def __init__(self) -> None:
+        self.aborted = False
+        self._connection: FrameSocket | None = None
+        self._lock = threading.Lock()
+
+    def uses(self, connection: FrameSocket | None) -> None:
+        """*connection* is the one to cut from now on."""
+        with self._lock:
+            self._connection = connection
+            if self.aborted and connection is not None:
+                connection.abort()
+
+    def abort(self) -> None:
+        with self._lock:
+            self.aborted = True
+            if self._connection is not None:
+                self._connection.abort()
 
 
 class _OpenReplicas:
@@ -113,6 +136,7 @@ class BlockReader:
         sink: Sink,
         *,
         nodes: Sequence[NodeAddress] | None = None,
+        attempt: Attempt | None = None,
     ) -> None:
         """Give *length* verified bytes at *offset* of the block to *sink*, in order, as (offset in the block, bytes).
 
@@ -134,7 +158,7 @@ class BlockReader:
                 if position >= end:
                     return
                 try:
-                    self._from_node(node, block, position, end, deliver)
+                    self._from_node(node, block, position, end, deliver, attempt)
                 except _Refused as refused:
                     reasons.append(f"{node.data}: {refused.error.message}")
                     if refused.bad:
@@ -149,7 +173,13 @@ class BlockReader:
                 self._report_bad(bad)
 
     def _from_node(
-        self, node: NodeAddress, block: Block, start: int, end: int, deliver: Sink
+        self,
+        node: NodeAddress,
+        block: Block,
+        start: int,
+        end: int,
+        deliver: Sink,
+        attempt: Attempt | None,
     ) -> None:
         if self._pool.is_local(node) and self._from_file(node, block, start, end, deliver):
             return
@@ -158,20 +188,41 @@ class BlockReader:
                 connection, used = self._pool.take(node)
             except DfsError as error:
                 raise _Refused(error) from None
+            if attempt is not None:
+                attempt.uses(connection)
             try:
                 self._from_stream(connection, block, start, end, deliver)
             except _Refused as refused:
                 connection.close()
                 # The DataNode may have closed a connection that lay idle: try a new one.
-                if used and isinstance(refused.error, Unavailable):
+                if (
+                    used
+                    and isinstance(refused.error, Unavailable)
+                    and (attempt is None or not attempt.aborted)
+                ):
                     self._pool.forget(node)
                     continue
                 raise
             except BaseException:
                 connection.close()
                 raise
+            finally:
+                if attempt is not None:
+                    attempt.uses(None)
             self._pool.give(node, connection)
             return
+
+    def digests(self, located: LocatedBlock) -> bytes:
+        """Those of a block's chunks, proven by the digest that the NameNode has. BlockUnavailable."""
+        for node in located.nodes:
+            try:
+                with self._pool.exchange(node) as connection:
+                    found = ask(connection, ReplicaInfo(block=located.block.ref), ReadReady)
+                _prove(located.block, found.block_length, found.digests)
+            except (_Refused, DfsError):
+                continue
+            return found.digests
+        raise BlockUnavailable(f"no replica of block {located.block.block_id} can be asked")
 
     # --- over a connection ---
 

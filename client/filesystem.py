@@ -71,6 +71,7 @@ from . import trees
 from .batcher import SmallFile, SmallReader, SmallWriter
 from .content_api import ContentApi
 from .dag_nodes import chunk_digests
+from .download import get_file
 from .file_reader import FileReader
 from .file_writer import FileWriter
 from .globs import glob
@@ -351,11 +352,15 @@ class FileSystem:
         preserve: bool = True,
         progress: Progress | None = None,
     ) -> FileStatus:
-        """Fetch a file, verified; *local* appears whole or not at all."""
+        """Fetch a file, verified; *local* appears whole or not at all.
+
+        A large file comes from all replicas at once where none is on this machine (see `ClientConfig.all_replicas`), and a later
+        call goes on from what one that failed has left beside *local*.
+        """
         found = await self.locate(path)
         status = found.status
         length = sum(located.block.length for located in found.blocks)
-        await trees.get_file(
+        await get_file(
             self._session,
             found.blocks,
             length,
@@ -364,6 +369,7 @@ class FileSystem:
             mtime_ms=status.mtime_ms if preserve else None,
             overwrite=overwrite,
             progress=progress,
+            path=status.path,
         )
         return status
 

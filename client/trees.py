@@ -6,14 +6,13 @@ import asyncio
 import contextlib
 import os
 import stat as stat_bits
-import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..common.checksum import CHUNK_BYTES
 from ..common.codec import error_of
-from ..common.errors import BlockUnavailable, DfsError, InvalidPath, PathExists, StorageError
+from ..common.errors import BlockUnavailable, DfsError, InvalidPath, StorageError
 from ..common.messages import (
     DirectoryPage,
     ListDirectory,
@@ -28,12 +27,12 @@ from ..common.messages import (
 from ..common.model import FileStatus, LocatedBlock
 from ..common.paths import check_name, shown
 from .batcher import BATCH_BYTES, BATCH_FILES, SmallFile, SmallWriter
+from .download import get_file, local_error, publish
 from .session import Session
 from .upload import Progress, upload
 
 GROUPS_IN_FLIGHT = 4
 LARGE_IN_FLIGHT = 2
-SEGMENT_BYTES = 16 * CHUNK_BYTES
 
 
 @dataclass(slots=True)
@@ -45,10 +44,6 @@ class TransferReport:
     bytes: int = 0
     skipped: int = 0
     errors: list[tuple[str, DfsError]] = field(default_factory=list)
-
-
-def local_error(error: OSError, path: str | Path) -> StorageError:
-    return StorageError(f"{path}: {error.strerror or error}")
 
 
 def mode_of(found: os.stat_result) -> int:
@@ -96,110 +91,6 @@ def read_exactly(descriptor: int, offset: int, size: int, name: Path) -> bytes:
     if len(data) != size:
         raise StorageError(f"{name}: the file shrank while it was read")
     return data
-
-
-async def get_file(
-    session: Session,
-    blocks: Sequence[LocatedBlock],
-    length: int,
-    local: Path,
-    *,
-    mode: int | None = None,
-    mtime_ms: int | None = None,
-    overwrite: bool = True,
-    progress: Progress | None = None,
-) -> None:
-    """Fetch a file's blocks, several at once, into *local*, which appears whole or not at all."""
-    temporary = local.with_name(f".{local.name[:200]}.{os.getpid()}-{threading.get_ident()}.part")
-    try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise local_error(error, temporary) from None
-    try:
-        try:
-            os.ftruncate(descriptor, length)
-        except OSError as error:
-            raise local_error(error, local) from None
-        slots = asyncio.Semaphore(session.config.parallel_blocks)
-
-        async def part(located: LocatedBlock, start: int, size: int) -> None:
-            async with slots:
-                await session.run(
-                    _fetch, session, located, start, size, descriptor, local, progress
-                )
-
-        tasks = [
-            asyncio.create_task(
-                part(located, start, min(SEGMENT_BYTES, located.block.length - start))
-            )
-            for located in blocks
-            for start in range(0, located.block.length, SEGMENT_BYTES)
-        ]
-        try:
-            await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-        try:
-            publish(descriptor, temporary, local, mode, mtime_ms, overwrite=overwrite)
-        except OSError as error:
-            raise local_error(error, local) from None
-    finally:
-        os.close(descriptor)
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def _fetch(
-    session: Session,
-    located: LocatedBlock,
-    start: int,
-    size: int,
-    descriptor: int,
-    local: Path,
-    progress: Progress | None,
-) -> None:
-    def write(at: int, view: memoryview) -> None:
-        try:
-            done = 0
-            while done < len(view):
-                done += os.pwrite(descriptor, view[done:], located.offset + at + done)
-        except OSError as error:
-            raise local_error(error, local) from None
-        if progress is not None:
-            progress(len(view))
-
-    session.blocks.read(located, start, size, write)
-
-
-def publish(
-    descriptor: int,
-    temporary: Path,
-    local: Path,
-    mode: int | None,
-    mtime_ms: int | None,
-    *,
-    overwrite: bool,
-) -> None:
-    """Give a fetched file its attributes and its name."""
-    os.fchmod(descriptor, (0o666 & ~_umask()) if mode is None else mode & 0o777)
-    if mtime_ms is not None:
-        os.utime(descriptor, ns=(mtime_ms * 1_000_000, mtime_ms * 1_000_000))
-    if overwrite:
-        temporary.replace(local)
-    else:
-        try:
-            os.link(temporary, local)
-        except FileExistsError:
-            raise PathExists(f"{local} exists") from None
-        temporary.unlink()
-
-
-def _umask() -> int:
-    current = os.umask(0o022)
-    os.umask(current)
-    return current
 
 
 # --- putting a tree ----------------------------------------------------------------------------
@@ -496,6 +387,7 @@ async def get_tree(
                     mtime_ms=found.status.mtime_ms,
                     overwrite=overwrite or resume,
                     progress=progress,
+                    path=found.status.path,
                 )
                 report.files += 1
                 report.bytes += found.status.length

@@ -163,6 +163,9 @@ class DataNodeConfig:
     stall_timeout_s: float = 60.0  # a peer that moves no byte for this long is given up
     volume_bytes: int = 0  # each volume holds so many at most; 0: as much as its disk
     copy_bytes_per_s: int = 0  # for copies that repair and the balancer bring here; 0: no limit
+    serve_bytes_per_s: int = (
+        0  # given to others over TCP, by the gateway and block streams together; 0: no limit
+    )
     scrub_bytes_per_s: int = (
         8 * MIB
     )  # read by the scrubber on each volume, clients come first; 0: no scrubbing but on order
@@ -195,7 +198,8 @@ class DataNodeConfig:
             raise InvalidConfig("a DataNode needs at least one volume: --dir DIR")
         if len({str(Path(path).resolve()) for path in self.dir}) != len(self.dir):
             raise InvalidConfig("the same volume directory is given twice")
-        if min(self.volume_bytes, self.copy_bytes_per_s, self.scrub_bytes_per_s) < 0:
+        limits = (self.copy_bytes_per_s, self.scrub_bytes_per_s, self.serve_bytes_per_s)
+        if min(self.volume_bytes, *limits) < 0:
             raise InvalidConfig("limits of a DataNode must not be negative")
         if self.failed_volumes_tolerated < 0 or self.reserved_bytes < 0:
             raise InvalidConfig("failed_volumes_tolerated and reserved_bytes must not be negative")
@@ -235,6 +239,7 @@ class ClientConfig:
     ack_timeout_s: float = 60.0  # a pipeline that acknowledges nothing for so long is rebuilt
     parallel_blocks: int = 3  # blocks in flight in a get or put
     ack_window_packets: int = 16  # packets of 1 MiB a writer keeps until they are acknowledged
+    all_replicas: str = "auto"  # a get from all replicas at once: "always", "never", or where the file is large and no replica is on this machine
     short_circuit: bool = (
         True  # read through the DataNode's Unix socket where it is on this machine
     )
@@ -252,6 +257,8 @@ class ClientConfig:
         _endpoint(self.otlp_endpoint)
         if self.durability not in ("synced", "replicated"):
             raise InvalidConfig('durability must be "synced" or "replicated"')
+        if self.all_replicas not in ("auto", "always", "never"):
+            raise InvalidConfig('all_replicas must be "auto", "always" or "never"')
         if self.namenode != "none" and not self.namenode.startswith(("http://", "https://")):
             raise InvalidConfig(f"namenode must be an http:// URL, not {self.namenode!r}")
         parse_proxy(self.proxy)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
+
+from ..common.runtime import Clock
 
 BURST_S = 0.25  # so much of a second's bytes may go at once
 YIELD_TO_BUSY = (
@@ -31,3 +34,30 @@ class Pace:
             begins_s = now_s if self._free_at_s is None else max(self._free_at_s, now_s - BURST_S)
             self._free_at_s = begins_s + cost_s
             return max(0.0, begins_s - now_s)
+
+
+SERVE_SLICE_BYTES = 256 * 1024
+
+
+class ServeLimit:
+    """What this node gives to others, together: a second's bytes, handed out in slices."""
+
+    def __init__(self, bytes_per_s: float, clock: Clock) -> None:
+        self._pace = Pace(bytes_per_s)
+        self._clock = clock
+
+    @property
+    def slice_bytes(self) -> int:
+        """To be sent at a time; 0: there is no limit, and nobody need wait."""
+        return SERVE_SLICE_BYTES if self._pace.bytes_per_s else 0
+
+    def delay_s(self, size_bytes: int) -> float:
+        """Seconds to wait before so many bytes more are sent."""
+        if not self._pace.bytes_per_s:
+            return 0.0
+        return self._pace.take(size_bytes, self._clock.monotonic_s())
+
+    async def wait(self, size_bytes: int) -> None:
+        """Until so many bytes more may be sent."""
+        if self._pace.bytes_per_s:
+            await asyncio.sleep(self.delay_s(size_bytes))

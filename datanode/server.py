@@ -37,7 +37,7 @@ from .content import Content
 from .disk_balancer import DiskBalancer
 from .gateway.server import Gateway
 from .local_writer import LocalBlocks
-from .pacing import Pace
+from .pacing import Pace, ServeLimit
 from .peers.service import PeerService
 from .pipeline import Peers
 from .reporter import Reporter, Workings
@@ -102,6 +102,7 @@ class DataNodeServer:
         def on_bad(block: BlockRef) -> None:
             loop.call_soon_threadsafe(self._look_at, block)
 
+        limit = ServeLimit(config.serve_bytes_per_s, self._clock)
         streams = self._streams = StreamServer(
             store,
             peers,
@@ -111,6 +112,7 @@ class DataNodeServer:
             stall_timeout_s=config.stall_timeout_s,
             on_bad=on_bad,
             metrics=metrics.StreamMetrics(config.slow_operation_s),
+            limit=limit,
         )
         exposition = Exposition("datanode", __version__)
         metrics.register(
@@ -155,7 +157,8 @@ class DataNodeServer:
             routes = await self.peer.prepare(lambda: self._http_address())
             self._runner.app.add_routes(routes)
         self._runner.app.add_routes(CidsApi(self.content).routes())
-        self._runner.app.add_routes(Gateway(self.content, names=self._resolve_name).routes())
+        gateway = Gateway(self.content, limit, names=self._resolve_name)
+        self._runner.app.add_routes(gateway.routes())
         pages = WebApi(config, self._clock, page_keys=self._page_keys, facts=self._page_facts)
         self._runner.app.add_routes(pages.routes())
         self._webhdfs = WebHdfsApi(self._users, config.cors_origins)

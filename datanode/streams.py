@@ -49,6 +49,7 @@ from ..common.transfer import (
 )
 from .blockstore import BlockStore
 from .metrics import StreamMetrics, Timing, name_of
+from .pacing import ServeLimit
 from .pipeline import BlockReceiver, Peers, receive_many
 from .replicas import Found
 
@@ -101,8 +102,10 @@ class StreamServer:
         stall_timeout_s: float,
         on_bad: Callable[[BlockRef], None],
         metrics: StreamMetrics | None = None,
+        limit: ServeLimit | None = None,
     ) -> None:
-        """*on_bad* is told of replicas that turned out to be unreadable or gone."""
+        """*on_bad* is told of replicas that turned out to be unreadable or gone. *limit*: of what is sent over TCP."""
+        self._limit = limit
         self._store = store
         self._peers = peers
         self._max_connections = max_connections
@@ -353,10 +356,11 @@ class StreamServer:
             )
             connection.send_frame(Kind.RESPONSE, ready)
             if found.data is not None:
+                self._wait(connection, length)
                 connection.send(memoryview(found.data)[request.offset : request.offset + length])
             else:
                 try:
-                    connection.send_file(found.descriptor, request.offset, length)
+                    self._send_file(connection, found.descriptor, request.offset, length)
                 except OSError as error:
                     log.error("can't read block %d: %s", request.block.block_id, error)
                     self._on_bad(request.block)
@@ -364,6 +368,22 @@ class StreamServer:
         finally:
             if found.descriptor >= 0:
                 os.close(found.descriptor)
+
+    def _send_file(
+        self, connection: FrameSocket, descriptor: int, offset: int, length: int
+    ) -> None:
+        step = (self._limit.slice_bytes if self._limit is not None else 0) or max(1, length)
+        for start in range(offset, offset + length, step):
+            size = min(step, offset + length - start)
+            self._wait(connection, size)
+            connection.send_file(descriptor, start, size)
+
+    def _wait(self, connection: FrameSocket, size_bytes: int) -> None:
+        """Until so many bytes more may be sent; clients of this machine are not limited."""
+        if self._limit is not None and connection.sock.family != socket.AF_UNIX:
+            delay_s = self._limit.delay_s(size_bytes)
+            if delay_s:
+                self._closing.wait(delay_s)
 
     def _read_many(self, connection: FrameSocket, request: ReadMany) -> None:
         inline = self._store.small([block.block_id for block in request.blocks])
@@ -384,6 +404,7 @@ class StreamServer:
                 lengths.append(len(data))
                 parts.append(data)
                 total += len(data)
+        self._wait(connection, total)
         with self._budget.hold(total):
             connection.send_frame(Kind.RESPONSE, ReadManyReady(lengths=lengths))
             for start in range(0, len(parts), 256):

@@ -33,7 +33,6 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 MAX_LINES = 600
 # Longer ones: the most they may have, and why they are not split.
 LONG_FILES = {
-    "client/trees.py": (800, "put and get of trees share their bookkeeping"),
     "common/messages.py": (1_000, "every message of the protocol, to be read in one place"),
 }
 # The one module that may read clocks and ask for randomness; everybody else is handed both.

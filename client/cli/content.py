@@ -37,6 +37,7 @@ from .support import (
     print_json,
     quoted,
     reason,
+    replicas_option,
     shell_command,
     shown,
 )
@@ -269,6 +270,7 @@ async def _put_stream(fs: Any, path: str, force: bool, options: dict[str, int | 
 @click.option(
     "-T", "--no-target-directory", "whole", is_flag=True, help="DESTINATION is the new name itself."
 )
+@replicas_option
 @json_option
 @peer_option
 def get_command(

@@ -64,7 +64,7 @@ class Shell:
     """One invocation of `dfs`: where it talks to, and whether anything went wrong so far."""
 
     def __init__(self, options: dict[str, Any]) -> None:
-        flags = {name: options.get(name) for name in ("namenode", "user", "peer")}
+        flags = {name: options.get(name) for name in ("namenode", "user", "peer", "all_replicas")}
         found = settings(ClientConfig, flags, file=options["config_file"])
         self.config = build(ClientConfig, found)
         given = {setting.name for setting in found if setting.origin != "default"}
@@ -340,6 +340,20 @@ peer_option = click.option(
 
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print JSON, one document a line."
+)
+
+
+def _from_all(ctx: click.Context, parameter: click.Parameter, value: bool | None) -> None:
+    if value is not None:
+        ctx.find_root().obj["all_replicas"] = "always" if value else "never"
+
+
+replicas_option = click.option(
+    "--all-replicas/--no-all-replicas",
+    default=None,
+    expose_value=False,
+    callback=_from_all,
+    help="Bring each file from all of its replicas at once [default: large ones, from other machines].",
 )
 
 

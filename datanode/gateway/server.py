@@ -25,11 +25,12 @@ from ...common.errors import (
     http_status,
 )
 from ...common.ipld import car, dag
-from ...common.ipld.cid import Cid
+from ...common.ipld.cid import MAX_BLOCK_BYTES, Cid
 from ...common.ipld.dag import Block, Entity, Resolved
 from ...common.ipld.unixfs import Kind
 from ..cidstore import Opened
 from ..content import Content
+from ..pacing import ServeLimit
 from . import tar
 from .asked import (
     Asked,
@@ -37,19 +38,18 @@ from .asked import (
     OutsideRange,
     byte_range,
     disposition,
-    entity_range,
     escape,
     matches,
     parse_cid,
     parse_form,
     parse_path,
 )
+from .cars import car_blocks, frames
 from .pages import folder_page
 
 log = logging.getLogger(__name__)
 IMMUTABLE = "public, max-age=29030400, immutable"
 MAX_LISTED = 100_000  # entries on a page
-MAX_CAR_BLOCKS = 50_000_000
 CORS = {
     "Access-Control-Allow-Origin": "*",
     "Access-Control-Allow-Methods": "GET, HEAD, OPTIONS",
@@ -72,8 +72,14 @@ class Gateway:
     """`/ipfs/` and `/ipns/`. *names*: what resolves a mutable name to (root, path, seconds it holds, record)."""
 
     def __init__(
-        self, content: Content, *, names: ResolveName | None = None, max_busy: int = 256
+        self,
+        content: Content,
+        limit: ServeLimit,
+        *,
+        names: ResolveName | None = None,
+        max_busy: int = 256,
     ) -> None:
+        self._limit = limit
         self._content = content
         self._names = names
         self._slots = asyncio.Semaphore(max_busy)  # of answers that take more than one block
@@ -163,6 +169,7 @@ class Gateway:
                     status=206, body=bytes(body[part[0] : part[1]]), headers=headers
                 )
             headers["Content-Length"] = str(len(body))  # also of nothing, and to HEAD
+            await self._limit.wait(len(body))
             return web.Response(body=body, headers=headers)
         try:
             return await self._send_range(request, opened, headers)
@@ -191,8 +198,12 @@ class Gateway:
             if writer is not None:
                 # Headers that wait for the first bytes of the body go before what the kernel sends.
                 writer.send_headers()
+            sent, step = 0, self._limit.slice_bytes or MAX_BLOCK_BYTES
             try:
-                sent = await loop.sendfile(transport, file, opened.start + start, end - start)
+                for at in range(start, end, step):
+                    size = min(step, end - at)
+                    await self._limit.wait(size)
+                    sent += await loop.sendfile(transport, file, opened.start + at, size)
             except (OSError, RuntimeError):
                 transport.abort()  # the client has gone, most likely
                 return response
@@ -294,7 +305,7 @@ class Gateway:
             await response.prepare(request)
             if request.method == "HEAD":
                 return response
-            await _write_all(request, response, first, pieces)
+            await _write_all(request, response, first, pieces, self._limit)
             return response
         finally:
             await pieces.aclose()  # type: ignore[attr-defined]
@@ -352,7 +363,8 @@ class Gateway:
         response = web.StreamResponse(headers=headers)
         await response.prepare(request)
         if request.method != "HEAD":
-            await _write_all(request, response, b"", tar.stream(get, entity, str(entity.cid)))
+            pieces = tar.stream(get, entity, str(entity.cid))
+            await _write_all(request, response, b"", pieces, self._limit)
         return response
 
     async def _car(
@@ -391,96 +403,24 @@ class Gateway:
         if request.method == "HEAD":
             return response
         blocks = car_blocks(found, root, asked, get)
-        await _write_all(request, response, car.header([found.cid]), _frames(blocks))
+        head = car.header([found.cid])
+        await _write_all(request, response, head, frames(blocks), self._limit)
         return response
 
 
-async def car_blocks(
-    found: Resolved, root: Block, asked: Asked, get: Callable[[Cid], Awaitable[Block]]
-) -> AsyncIterator[tuple[Cid, Block]]:
-    """The blocks of a CAR, in order: those on the way, then the entity's, depth first."""
-    options = asked.car
-    seen: set[bytes] = set()
-
-    def wanted(cid: Cid) -> bool:
-        if cid.is_identity:
-            return False
-        if options.dups:
-            return True
-        name = bytes(cid.v1)
-        if name in seen:
-            return False
-        seen.add(name)
-        return True
-
-    for cid in found.passed:
-        if wanted(cid):
-            yield cid, await get(cid)
-    if options.scope == "all":
-        walk = dag.walk(found.cid, max_blocks=MAX_CAR_BLOCKS, unique=not options.dups)
-        wish = next(walk, None)
-        while wish is not None:
-            block = root if wish == found.cid else await get(wish)
-            if wanted(wish):
-                yield wish, block
-            try:
-                wish = walk.send(block)
-            except StopIteration:
-                return
-        return
-    if wanted(found.cid):
-        yield found.cid, root
-    if options.scope == "block":
-        return
-    try:
-        entity = dag.entity(found.cid, root)
-    except Unsupported:
-        return
-    if entity.kind == Kind.HAMT_SHARD:
-        passed: list[tuple[Cid, Block]] = []
-        listing = dag.entries(entity)
-        wish = next(listing, None)
-        while wish is not None:
-            block = await get(wish)
-            if wanted(wish):
-                yield wish, block
-            try:
-                wish = listing.send(block)
-            except StopIteration:
-                return
-        del passed
-        return
-    if entity.kind not in (Kind.FILE, Kind.RAW) or entity.node is None:
-        return
-    start, end = entity_range(options, entity.size)
-    parts = dag.file_parts(entity, start, end)
-    step = next(parts, None)
-    while step is not None:
-        leaf = step if isinstance(step, Cid) else step.cid
-        answer: Block | None = None
-        if leaf is not None:
-            answer = await get(leaf)
-            if wanted(leaf):
-                yield leaf, answer
-        try:
-            step = parts.send(answer if isinstance(step, Cid) else None)  # type: ignore[arg-type]
-        except StopIteration:
-            return
-
-
-async def _frames(blocks: AsyncIterator[tuple[Cid, Block]]) -> AsyncIterator[Block]:
-    async for cid, data in blocks:
-        yield car.frame_head(cid, len(data)) + bytes(data)
-
-
 async def _write_all(
-    request: web.Request, response: web.StreamResponse, first: Block, pieces: AsyncIterator[Block]
+    request: web.Request,
+    response: web.StreamResponse,
+    first: Block,
+    pieces: AsyncIterator[Block],
+    limit: ServeLimit,
 ) -> None:
     """Send *first* and *pieces*. What fails in the middle breaks the connection: a clean end would say that it was all."""
     try:
         if first:
             await response.write(first)
         async for piece in pieces:
+            await limit.wait(len(piece))
             await response.write(piece)
         await response.write_eof()
     except (DfsError, ConnectionError) as error:
@@ -563,4 +503,4 @@ def refused(error: DfsError) -> web.Response:
     )
 
 
-__all__ = ["CORS", "Gateway", "car_blocks", "content_type", "refused"]
+__all__ = ["CORS", "Gateway", "content_type", "refused"]

@@ -28,6 +28,7 @@ GROUPS = {
     "peer": ("peers", "measure_add", "content added to a peer"),
     "gateway": ("peers", "measure_gateway", "raw blocks over HTTP"),
     "exchange": ("peers", "measure_exchange", "one DAG from four limited peers"),
+    "replicas": ("replicas", "measure", "get from all replicas at once, DataNodes limited and not"),
     "network": ("peers", "measure_network", "finding providers among 50 and 10,000 peers"),
     "content": ("content", "measure", "adding by hash, the same again, CIDs, small files"),
     "collecting": (
