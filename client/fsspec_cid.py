@@ -10,9 +10,10 @@ from typing import Any
 from fsspec.callbacks import DEFAULT_CALLBACK
 from fsspec.utils import stringify_path
 
-from ..common.errors import IsADirectory
+from ..common.errors import InvalidCid, IsADirectory
 from ..common.ipld.cid import Cid
 from ..common.ipld.dag import Entity
+from ..common.paths import shown
 from . import ranges
 from .content import ContentReader
 from .fsspec_adapter import DfsFileSystem
@@ -65,7 +66,11 @@ class DfsCidFileSystem(DfsFileSystem):
         path = self._strip_protocol(path)
         with self.told(path):
             root, *names = path.split("/")
-            cid = await self._content.resolve(Cid.parse(root), names)
+            try:
+                parsed = Cid.parse(root)
+            except InvalidCid as error:
+                raise InvalidCid(f"{shown(root)} is no CID: {error.message}") from None
+            cid = await self._content.resolve(parsed, names)
             return await self._content.entity(cid)
 
     @staticmethod

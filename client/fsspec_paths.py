@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fsspec.registry import get_filesystem_class
 from upath import UPath
 
 # The flavour of a path is read off the class of its file system, so that has to be known first.
 get_filesystem_class("dfs")
+get_filesystem_class("dfs+cid")
+CONTENT = "dfs+cid://"
 
 
 class DfsPath(UPath):
@@ -36,3 +40,22 @@ class DfsPath(UPath):
         if not exist_ok and self.exists():
             raise FileExistsError(str(self))
         self.fs.touch(self.path, truncate=False)
+
+
+class DfsCidPath(UPath):
+    """`UPath("dfs+cid://CID/name")`: what a CID names."""
+
+    __slots__ = ()
+
+    @classmethod
+    def _transform_init_args(
+        cls, args: tuple[Any, ...], protocol: str, storage_options: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], str, dict[str, Any]]:
+        # universal-pathlib takes what stands before the first "+" of a scheme for the scheme, and finds that the two don't agree.
+        plain = []
+        for arg in args:
+            if isinstance(arg, DfsCidPath):
+                storage_options = {**arg.storage_options, **storage_options}
+                arg = arg.path
+            plain.append(arg.removeprefix(CONTENT) if isinstance(arg, str) else arg)
+        return tuple(plain), protocol or CONTENT[:-3], storage_options

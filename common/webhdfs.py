@@ -270,13 +270,16 @@ def user_name(text: str) -> str:
     return text
 
 
-def operation(parameters: Parameters, known: Mapping[str, Any] | frozenset[str]) -> str:
-    """The op of a request, in upper case."""
+def operation(parameters: Parameters, method: str, known: Mapping[str, frozenset[str]]) -> str:
+    """The op of a request, in upper case. *known*: which there are, by method."""
     text = parameters.text("op")
     name = text.upper()
-    if name not in known:
-        raise Parameters.invalid("op", text, f"No enum constant {shown(name)} for this method")
-    return name
+    if name in known[method]:
+        return name
+    right = [other for other, ops in known.items() if name in ops]
+    if right:
+        raise Parameters.invalid("op", text, f"{name} is a {' or '.join(right)}, not a {method}")
+    raise Parameters.invalid("op", text, f"there is no such operation for {method}")
 
 
 # --- creating ----------------------------------------------------------------------------------

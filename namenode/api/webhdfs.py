@@ -62,7 +62,7 @@ KNOWN = {
     for method, table in ANSWERED.items()
 }
 PAGE = 1_000
-COMPRESS_FROM_BYTES = 1_400  # less fits into one packet anyway
+COMPRESS_FROM_BYTES = 512  # less is hardly smaller then
 # Parameters that are not the DataNode's, or that this NameNode says in its own words.
 NOT_PASSED_ON = frozenset({"user.name", "doas", "delegation", "noredirect", "namenoderpcaddress"})
 TRUNCATE_LIMIT_S = 120.0
@@ -102,7 +102,7 @@ class WebHdfsApi:
             method = "GET" if request.method == "HEAD" else request.method
             if method not in KNOWN:
                 raise InvalidRequest(f"the method {method[:20]!r} is not supported")
-            op = operation(parameters, KNOWN[method])
+            op = operation(parameters, method, KNOWN)
             if self._closing:
                 raise ShuttingDown("the NameNode is stopping")
             caller = await self._caller(parameters, request.remote or "")

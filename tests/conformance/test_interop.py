@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 import random
 import tarfile
 import warnings
@@ -271,6 +272,28 @@ def test_universal_pathlib(base: str, address: str) -> None:
     (root / "a" / "b").rmdir()
     root.fs.rm(root.path, recursive=True)
     assert not root.exists()
+
+
+def test_universal_pathlib_by_content(
+    shared_fs: DfsFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared_fs.pipe({"/interop/kept/a": b"one", "/interop/kept/d/b": b"two"})
+    monkeypatch.setenv("TWINFS_NAMENODE", shared_fs.config.namenode)
+    cid = shared_fs.checksum("/interop/kept")
+    root = UPath(f"dfs+cid://{cid}")
+    assert str(root) == f"dfs+cid://{cid}"
+    assert [path.name for path in root.iterdir()] == ["a", "d"]
+    file = root / "d" / "b"
+    assert file.read_bytes() == b"two"
+    assert UPath(str(file)) == UPath(root, "d/b") == root.joinpath("d", "b") == file
+    assert (file.name, file.parent.parent, file.is_file()) == ("b", root, True)
+    assert list(root.rglob("b")) == [file]
+    assert not (root / "none").exists()
+    assert pickle.loads(pickle.dumps(file)).read_text() == "two"
+    with pytest.raises(OSError, match="can't be changed"):
+        file.write_text("three")
+    with pytest.raises(OSError, match="'nonsense' is no CID"):
+        UPath("dfs+cid://nonsense").stat()
 
 
 def test_local_caches_notice_a_change(

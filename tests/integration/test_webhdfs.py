@@ -780,6 +780,7 @@ def test_what_is_not_there_is_said_so(web: Web, place: str) -> None:
 
 BAD = [
     ("GET", "?op=NONSENSE"),
+    ("GET", "?op=CREATE"),
     ("GET", ""),
     ("GET", "?op=MKDIRS"),
     ("PUT", "?op=OPEN"),
@@ -850,6 +851,15 @@ def test_bad_requests_are_told_so(web: Web, method: str, tail: str) -> None:
             "java.lang.UnsupportedOperationException",
             "org.apache.hadoop.fs.InvalidPathException",
         )
+
+
+def test_who_uses_the_wrong_method_is_told_the_right_one(web: Web) -> None:
+    def told(answer: Answer) -> str:
+        return str(answer.json["RemoteException"]["message"])
+
+    assert "MKDIRS is a PUT, not a GET" in told(web.get("/x", "mkdirs"))
+    assert "TRUNCATE is a POST, not a PUT" in told(web.put("/x", "TRUNCATE", newlength=0))
+    assert "there is no such operation for GET" in told(web.get("/x", "NONSENSE"))
 
 
 def test_snapshots_are_refused_as_hadoop_does(web: Web, place: str) -> None:

@@ -10,6 +10,7 @@ import pytest
 from .conftest import Shell
 
 pytestmark = pytest.mark.filterwarnings("default")
+SIZES = (0, 0, 1, 0, 0, 3, 0, 5)  # of the tree, in the order of its listing
 TEXT = b"".join(b"line %d\n" % number for number in range(40_000))
 
 
@@ -45,6 +46,31 @@ def test_put_get_cat(shell: Shell, place: str, local: Path, tmp_path: Path) -> N
     assert shell.ok("-cat", f"{place}/typed", f"{place}/f") == "typed in\nthe end\n"
     assert shell.ok("-text", f"{place}/f") == "the end\n"
     assert shell.ok("-head", f"{place}/f") == "the end\n"
+    shell.ok("-put", str(local / "text"), str(local / "more"), place)
+    shell.ok("-get", f"{place}/text", f"{place}/more", str(tmp_path))
+    assert (tmp_path / "text").read_bytes() == TEXT
+    assert (tmp_path / "more").read_bytes() == b"the end\n"
+    assert "File exists" in shell.refused("-get", f"{place}/text", str(tmp_path))
+    (tmp_path / "moving").write_bytes(b"moved in\n")
+    shell.ok("-moveFromLocal", str(tmp_path / "moving"), place)
+    assert not (tmp_path / "moving").exists()
+    assert shell.ok("-cat", f"{place}/moving") == "moved in\n"
+
+
+def test_mkdir(shell: Shell, place: str) -> None:
+    assert "No such file or directory" in shell.refused("-mkdir", f"{place}/a/b/c")
+    shell.ok("-mkdir", "-p", f"{place}/a/b/c")
+    shell.ok("-mkdir", "-p", f"{place}/a/b/c")
+    assert "File exists" in shell.refused("-mkdir", f"{place}/a/b/c")
+    assert shell.ok("-ls", "-R", "-C", place).split() == [
+        f"{place}/a",
+        f"{place}/a/b",
+        f"{place}/a/b/c",
+    ]
+    shell.ok("-touchz", f"{place}/f")
+    assert "Is not a directory" in shell.refused("-mkdir", "-p", f"{place}/f/g")
+    shell.ok("-rmdir", f"{place}/a/b/c")
+    assert shell.run("-test", "-e", f"{place}/a/b/c")[0] == 1
 
 
 def test_trees(shell: Shell, place: str, local: Path, tmp_path: Path) -> None:
@@ -61,17 +87,28 @@ def test_trees(shell: Shell, place: str, local: Path, tmp_path: Path) -> None:
     for found in (local / "tree").rglob("file*"):
         copy = tmp_path / "tree" / found.relative_to(local / "tree")
         assert copy.read_bytes() == found.read_bytes()
-    assert shell.ok("-find", place, "-name", "file*").count("file ä") == 3
+    for line, size in zip(shell.ok("-ls", "-R", place).splitlines(), SIZES, strict=True):
+        kind, _, owner, group, shown = line.split()[:5]
+        assert (kind[0], owner, group, shown) == ("d-"[size > 0], "root", "supergroup", str(size))
+    found = shell.ok("-find", place, "-name", "file*").splitlines()
+    assert found == [f"{place}/tree/{name}/file ä" for name in ("a", "b/c", "b/d e")]
+    assert shell.ok("-find", place, "-name", "D*").splitlines() == []
+    assert shell.ok("-find", place, "-iname", "D*").splitlines() == [f"{place}/tree/b/d e"]
     shell.ok("-cp", f"{place}/tree", f"{place}/copy")
     assert shell.ok("-cat", f"{place}/copy/b/c/file*") == "b/c"
+    assert shell.ok("-cat", f"{place}/tree/b/c/file*") == "b/c"
+    assert "File exists" in shell.refused("-cp", f"{place}/tree/a/file ä", f"{place}/copy/a/file ä")
     shell.ok("-mv", f"{place}/copy", f"{place}/tree/moved")
     assert shell.ok("-cat", f"{place}/tree/moved/a/*") == "a"
+    assert shell.run("-test", "-e", f"{place}/copy")[0] == 1
     directories, files, length, _ = shell.ok("-count", place).split(None, 3)
     assert (directories, files, length) == ("11", "6", "18")
     assert shell.ok("-du", "-s", place).split()[:2] == ["18", "54"]
     assert [line.split()[0] for line in shell.ok("-du", place).splitlines()] == ["18"]
     shell.ok("-rm", "-r", "-skipTrash", f"{place}/tree/moved")
-    shell.refused("-ls", f"{place}/tree/moved")
+    assert "No such file or directory" in shell.refused("-ls", f"{place}/tree/moved")
+    assert shell.ok("-cat", f"{place}/tree/b/d e/*") == "b/d e"
+    assert "Is a directory" in shell.refused("-rm", "-skipTrash", f"{place}/tree")
     assert "is not empty" in shell.refused("-rmdir", f"{place}/tree")
     assert "File exists" in shell.refused("-mkdir", f"{place}/tree")
     assert "No such file" in shell.refused("-mv", f"{place}/none", f"{place}/x")
@@ -99,10 +136,13 @@ def test_attributes(shell: Shell, place: str, local: Path) -> None:
     shell.ok("-chmod", "1777", place)
     assert shell.ok("-ls", "-d", place).startswith("drwxrwxrwt")
     shell.ok("-chgrp", "dev", f"{place}/f")
+    assert shell.ok("-stat", "%g", f"{place}/f") == "dev\n"
     shell.ok("-touch", "-m", "-t", "20200102:030405", f"{place}/f")
     assert shell.ok("-stat", "%y", f"{place}/f").startswith("2020-01-0")
     shell.ok("-setrep", "-w", "2", f"{place}/f")
     assert shell.ok("-stat", "%r", f"{place}/f") == "2\n"
+    shell.ok("-setrep", "-R", "-w", "1", place)
+    assert shell.ok("-du", f"{place}/f").split()[:2] == ["8", "8"]
     assert "No such file" in shell.refused("-chmod", "600", f"{place}/none")
     code, _, _ = shell.run("-test", "-e", f"{place}/none")
     assert code == 1
@@ -116,6 +156,13 @@ def test_attributes(shell: Shell, place: str, local: Path) -> None:
     shell.ok("-touchz", f"{place}/empty")
     shell.ok("-test", "-z", f"{place}/empty")
     assert shell.run("-test", "-z", f"{place}/f")[0] == 1
+    shell.ok("-put", "-p", "-f", str(local / "more"), f"{place}/kept")
+    wanted = (local / "more").stat()
+    assert shell.ok("-stat", "%a", f"{place}/kept") == f"{wanted.st_mode & 0o777:o}\n"
+    shell.ok("-cp", "-p", f"{place}/f", f"{place}/copy")
+    assert shell.ok("-stat", "%a %u:%g", f"{place}/copy") == shell.ok(
+        "-stat", "%a %u:%g", f"{place}/f"
+    )
     assert shell.ok("-df", "/").splitlines()[-1].startswith("webhdfs://")
     assert "none" in shell.ok("-count", "-q", place)
 
@@ -152,6 +199,8 @@ def test_extended_attributes(shell: Shell, place: str) -> None:
     shell.ok("-setfattr", "-x", "user.raw", place)
     assert "user.raw" not in shell.ok("-getfattr", "-d", place)
     assert "was not found" in shell.refused("-getfattr", "-n", "user.raw", place)
+    shell.ok("-setfattr", "-n", "user.color", "-v", '"blue ä"', place)
+    assert 'user.color="blue ä"' in shell.ok("-getfattr", "-d", "-e", "text", place)
 
 
 def test_content(shell: Shell, place: str, local: Path, tmp_path: Path) -> None:
@@ -159,6 +208,9 @@ def test_content(shell: Shell, place: str, local: Path, tmp_path: Path) -> None:
     assert shell.ok("-tail", f"{place}/f").encode() == TEXT[-1024:]
     shell.ok("-appendToFile", str(local / "more"), f"{place}/f")
     assert shell.ok("-tail", f"{place}/f").endswith("line 39999\nthe end\n")
+    assert shell.ok("-stat", "%b", f"{place}/f") == f"{len(TEXT) + 8}\n"
+    shell.ok("-appendToFile", "-", f"{place}/f", stdin=b"more\n")
+    assert shell.ok("-cat", f"{place}/f").encode() == TEXT + b"the end\nmore\n"
     shell.ok("-truncate", "-w", "12", f"{place}/f")
     assert shell.ok("-cat", f"{place}/f").encode() == TEXT[:12]
     shell.ok("-put", str(local / "more"), f"{place}/g")
@@ -168,6 +220,13 @@ def test_content(shell: Shell, place: str, local: Path, tmp_path: Path) -> None:
     _, algorithm, checksum = shell.ok("-checksum", f"{place}/g").split()
     assert algorithm == "MD5-of-0MD5-of-512CRC32C"
     assert len(checksum) == 56
+    shell.ok("-cp", f"{place}/g", f"{place}/same")
+    sums = [line.split()[2] for line in shell.ok("-checksum", f"{place}/*").splitlines()]
+    assert sums[1:] == [checksum, checksum]
+    assert sums[0] != checksum
+    shell.ok("-concat", f"{place}/f", f"{place}/g", f"{place}/same")
+    assert shell.ok("-cat", f"{place}/f").encode() == TEXT[:12] + b"the end\n" * 2
+    assert "No such file or directory" in shell.refused("-checksum", f"{place}/g")
 
 
 def test_snapshots_are_refused_rightly(shell: Shell, place: str) -> None:
