@@ -217,7 +217,11 @@ class FileReader:
         nodes = [block.nodes[0] for block in self._located.blocks if block.nodes]
         local = all(self._session.pool.is_local(node) for node in nodes)
         most = LOCAL_READS if local else max(1, len(ranges))
-        await _at_most(most, [one(index) for index in range(len(ranges))])
+        # Those that begin together lie far apart: else all would open the replica of the same block first.
+        places = range(len(ranges))
+        await _at_most(
+            most, [one(index) for first in places[:most] for index in places[first::most]]
+        )
         return found
 
     async def _fill(self, offset: int, target: memoryview) -> None:

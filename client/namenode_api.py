@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import random
@@ -73,6 +74,17 @@ class _Pending:
         self.sent = False
 
 
+@functools.cache
+def _decoder(operation: str) -> Callable[[Any], Any]:
+    """Made when it is first needed: all of them together take 15 ms, which every short program would pay for."""
+    return msgspec.msgpack.Decoder(OPERATIONS[operation].response).decode
+
+
+@functools.cache
+def _prefix(operation: str) -> bytes:
+    return pack(operation)
+
+
 class RpcNameNode:
     """A client of one cluster's NameNodes. Calls of one turn of the event loop leave as one frame.
 
@@ -112,11 +124,6 @@ class RpcNameNode:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         self._sends: set[asyncio.Task[None]] = set()
-        self._decoders = {
-            name: msgspec.msgpack.Decoder(operation.response).decode
-            for name, operation in OPERATIONS.items()
-        }
-        self._prefixes = {name: pack(name) for name in OPERATIONS}
 
     async def __aenter__(self) -> RpcNameNode:
         return self
@@ -168,13 +175,13 @@ class RpcNameNode:
             self._loop = asyncio.get_running_loop()
             self._keeper = self._loop.create_task(self._keep(), name="namenode connection")
         assert self._loop is not None
-        encoded = self._prefixes[operation] + pack(request)
+        encoded = _prefix(operation) + pack(request)
         if len(encoded) > MAX_FRAME_BYTES - 64:
             raise RequestTooLarge(f"a request of {len(encoded)} bytes is too large; split it")
         future = self._loop.create_future()
         origin = tracing.current()
         tail = b"" if origin is None else pack(origin.request_id) + pack(origin.traceparent)
-        pending = _Pending(encoded, future, self._decoders[operation], tail)
+        pending = _Pending(encoded, future, _decoder(operation), tail)
         # Under its former id: an earlier sending may have been carried out although this one was refused.
         pending.sent = again
         self._pending[call_id] = pending
