@@ -68,7 +68,7 @@ def test_mkdir(shell: Shell, place: str) -> None:
         f"{place}/a/b/c",
     ]
     shell.ok("-touchz", f"{place}/f")
-    assert "Is not a directory" in shell.refused("-mkdir", "-p", f"{place}/f/g")
+    assert "is not a directory" in shell.refused("-mkdir", "-p", f"{place}/f/g")
     shell.ok("-rmdir", f"{place}/a/b/c")
     assert shell.run("-test", "-e", f"{place}/a/b/c")[0] == 1
 
