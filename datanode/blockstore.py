@@ -50,9 +50,16 @@ class BlockStore:
         self._puts = itertools.count()
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="writeback")
         for volume in self.volumes:
-            for block_id, generation, path in volume.files("writing"):
+            for block_id, generation, path in list(volume.files("writing")):
                 known = self._writing.get(block_id)
                 if known is not None and known.generation >= generation:
+                    continue
+                found = self.find(block_id)
+                if found is not None and found[1].generation >= generation:
+                    # A copy that was being made while the volume of this one was out of service. Nobody would ever
+                    # end it or take it away, and no other copy could be made here while it stays.
+                    log.info("%s is left from a copy that is here in whole", path)
+                    path.unlink()
                     continue
                 replica = WritingReplica(volume, block_id, generation, path)
                 replica.length = path.stat().st_size

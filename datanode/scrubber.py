@@ -133,19 +133,19 @@ class Scrubber:
         """Until cancelled."""
         began_s = self._clock.monotonic_s()
         while True:
+            self._news.clear()
             early = self._clock.monotonic_s() - began_s < START_DELAY_S
             for volume in self._store.volumes:
                 try:
                     await self._volume(volume, early=early)
                 except (DfsError, OSError) as error:
                     log.warning("scrubbing %s has to wait: %s", volume.path, error)
-            if not self._wanted:
-                self._news.clear()
-                try:
-                    async with asyncio.timeout(IDLE_S):
-                        await self._news.wait()
-                except TimeoutError:
-                    pass
+            # Also with orders left over: one for a volume out of service must not keep the event loop from all else.
+            try:
+                async with asyncio.timeout(IDLE_S):
+                    await self._news.wait()
+            except TimeoutError:
+                pass
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
@@ -203,6 +203,7 @@ class Scrubber:
     async def renew(self, volume: Volume) -> None:
         """Replace a damaged index."""
         await self._in_thread(volume.renew_index)
+        self._news.set()  # a pass that this broke off begins again at once
         self._renewed()
 
     async def _replica(self, state: Pass, replica: Replica, pace: Pace) -> Pass:

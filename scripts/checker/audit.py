@@ -38,12 +38,14 @@ class Facts:
     open_files: Sequence[str] = ()
     nodes: int = 0
     unreadable: Sequence[str] = ()  # volumes whose index can't be read
+    remains: Sequence[str] = ()  # unfinished replicas of blocks that the same node has whole
 
 
 def check(facts: Facts) -> list[str]:
     """Sentences about what is not as it should be."""
     wrong = [f"{path} is still open for writing" for path in facts.open_files]
     wrong += [f"the index of {volume}" for volume in facts.unreadable]
+    wrong += [f"{name} is left from a copy that the node has whole" for name in facts.remains]
     holders: dict[int, set[int]] = {block_id: set() for block_id in facts.blocks}
     for node, replicas in sorted(facts.replicas.items()):
         for block_id, replica in sorted(replicas.items()):
@@ -84,6 +86,7 @@ def to_json(facts: Facts) -> dict[str, Any]:
         "nodes": facts.nodes,
         "open_files": list(facts.open_files),
         "unreadable": list(facts.unreadable),
+        "remains": list(facts.remains),
         "blocks": {
             str(block_id): [b.generation, b.length, b.digest, b.wanted, list(b.holders)]
             for block_id, b in facts.blocks.items()
@@ -103,6 +106,7 @@ def from_json(data: Mapping[str, Any]) -> Facts:
         nodes=data["nodes"],
         open_files=data["open_files"],
         unreadable=data.get("unreadable", ()),
+        remains=data.get("remains", ()),
         blocks={
             int(block_id): Block(g, length, digest, wanted, tuple(holders))
             for block_id, (g, length, digest, wanted, holders) in data["blocks"].items()

@@ -20,6 +20,7 @@ def gather(cluster: Cluster) -> Facts:
     blocks, open_files = _namespace(cluster.target("namenode"))
     replicas: dict[int, dict[int, Replica]] = {}
     unreadable: list[str] = []
+    remains: list[str] = []
     for name in cluster.names:
         if name != "namenode":
             for volume in cluster.target(name).volumes:
@@ -28,15 +29,23 @@ def gather(cluster: Cluster) -> Facts:
                 node = int(json.loads((volume / "VERSION").read_text())["node_id"])
                 known = replicas.setdefault(node, {})
                 try:
-                    known.update(_volume(volume))
+                    found = _volume(volume)
                 except sqlite3.Error as error:  # damaged, or just being made anew
                     unreadable.append(f"{name}/{volume.name} can't be read: {error}")
+                    continue
+                for block_id, replica in found.items():
+                    other = known.get(block_id)
+                    if other is not None and other.finalized != replica.finalized:
+                        remains.append(f"block {block_id} on node {node}")
+                    if other is None or not other.finalized:
+                        known[block_id] = replica
     return Facts(
         blocks=blocks,
         replicas=replicas,
         open_files=open_files,
         nodes=len(replicas),
         unreadable=unreadable,
+        remains=remains,
     )
 
 

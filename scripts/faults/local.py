@@ -208,13 +208,23 @@ class LocalFaultyCluster(Cluster):
             namenode.close()
 
     def wait_live(self, count: int, limit_s: float = START_LIMIT_S) -> None:
-        def live() -> bool:
-            try:
-                return sum(node.state == "live" for node in self.report().nodes) >= count
-            except DfsError:
-                return False
+        seen = "no report"
 
-        wait_until(live, f"{count} DataNodes are alive", limit_s)
+        def live() -> bool:
+            nonlocal seen
+            try:
+                nodes = self.report().nodes
+            except DfsError as error:
+                seen = f"no report: {error}"
+                return False
+            seen = ", ".join(f"{node.address.data} {node.state}" for node in nodes)
+            return sum(node.state == "live" for node in nodes) >= count
+
+        try:
+            wait_until(live, f"{count} DataNodes are alive", limit_s)
+        except CantBreak as error:
+            running = ", ".join(e["name"] for e in self.entries() if is_alive(e))
+            raise CantBreak(f"{error.message} ({seen}; running: {running})") from None
 
     def log_text(self, name: str) -> str:
         file = self.folder / "logs" / f"{name}.log"

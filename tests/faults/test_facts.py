@@ -65,6 +65,20 @@ def test_all_volumes_are_read(node: DeadNode, monkeypatch: pytest.MonkeyPatch) -
     assert found.unreadable == []
 
 
+@pytest.mark.parametrize("number", [0, 1])
+def test_what_is_left_of_a_copy_is_told_of(
+    node: DeadNode, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """And does not hide the whole replica beside it, whichever volume either is on."""
+    for folder in ("writing", "blocks/00"):
+        (node.volumes[number] / folder).mkdir(parents=True)
+    whole = (1 - number + 1) * 100
+    (node.volumes[number] / "writing" / f"blk_{whole}_1").write_bytes(b"half")
+    found = gathered(node, monkeypatch)
+    assert found.remains == [f"block {whole} on node 7"]
+    assert found.replicas[7][whole].finalized
+
+
 def test_a_damaged_index_is_told_of(node: DeadNode, monkeypatch: pytest.MonkeyPatch) -> None:
     index = node.volumes[0] / "index.db"
     index.write_bytes(index.read_bytes()[:4096] + b"\xff" * (index.stat().st_size - 4096))

@@ -116,6 +116,7 @@ def test_a_healed_cluster_has_nothing_to_complain_of() -> None:
         (replace(FACTS, replicas={1: {7: REPLICA}, 2: {}, 3: {}}), "1 good copies, not 2"),
         (replace(FACTS, replicas={n: {7: REPLICA} for n in (1, 2, 3)}), "3 copies, 2 are"),
         (replace(FACTS, blocks={}), "orphan"),
+        (replace(FACTS, remains=["block 7 on node 1"]), "left from a copy"),
         (replace(FACTS, unreadable=["datanode1/v1 can't be read"]), "index of datanode1/v1"),
         (
             replace(FACTS, replicas={1: {7: replace(REPLICA, generation=2)}, 2: {7: REPLICA}}),

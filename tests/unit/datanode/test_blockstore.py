@@ -108,3 +108,29 @@ def test_an_append_that_can_not_begin_leaves_no_file(
     with pytest.raises(DiskFull):
         store.begin_from(later, owner, BLOCK, 5)
     assert list((store.volumes[0].path / "writing").iterdir()) == []
+
+
+def test_what_is_left_of_a_copy_goes_when_the_whole_one_is_back(tmp_path: Path) -> None:
+    """The volume of a replica was out of service, its block was being copied to the other when the process died. After the
+    restart both were there; the unfinished one stayed for ever, and no copy could be made here any more."""
+    volumes = [Volume(tmp_path / name, reserved_bytes=0) for name in ("one", "two")]
+    store = BlockStore(volumes, small_block_bytes=0, rng=random.Random(1))
+    owner = object()
+    replica = store.begin(BLOCK, owner, 100)
+    replica.append(owner, 0, memoryview(b"whole"), digest_of(b"whole"))
+    store.finalize(replica, owner, durable=True)
+    where = replica.volume
+    (other,) = [volume for volume in volumes if volume is not where]
+    where.fail("Input/output error")
+    copy = store.begin(BLOCK, owner, 100, copy=True)
+    copy.append(owner, 0, memoryview(b"who"), digest_of(b"who"))
+    later = store.begin(BlockRef(block_id=BlockId(8), generation=GenerationStamp(3)), owner, 100)
+    assert copy.volume is other
+    store.close()
+    volumes = [Volume(tmp_path / name, reserved_bytes=0) for name in ("one", "two")]
+    again = BlockStore(volumes, small_block_bytes=0, rng=random.Random(1))
+    assert not copy.path.exists()
+    assert later.path.exists(), "what nobody has whole is kept for recovery"
+    assert again.writing(7) is None
+    again.begin(BLOCK, owner, 100, copy=True)
+    again.close()

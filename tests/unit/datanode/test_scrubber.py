@@ -1,0 +1,125 @@
+"""The scrubber's loop: orders, and volumes that can't be read."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from twinfs.common.checksum import digest_of
+from twinfs.common.model import BlockId, BlockRef, GenerationStamp
+from twinfs.common.runtime import SystemClock
+from twinfs.common.transfer import SmallBlock
+from twinfs.datanode import scrubber
+from twinfs.datanode.blockstore import BlockStore
+from twinfs.datanode.scrubber import Scrubber, read_pass
+from twinfs.datanode.volumes import Volume
+
+LIMIT_S = 30.0
+RATE = 1 << 30
+
+
+def filled(tmp_path: Path) -> BlockStore:
+    """Two volumes with some small blocks."""
+    volumes = [Volume(tmp_path / name, reserved_bytes=0) for name in ("one", "two")]
+    store = BlockStore(volumes, small_block_bytes=1024, rng=random.Random(1))
+    for number in range(20):
+        data = f"block {number}".encode()
+        item = SmallBlock(
+            block_id=BlockId(1_000 + number),
+            generation=GenerationStamp(1),
+            length=len(data),
+            digest=digest_of(data),
+        )
+        for future in store.put_small([item], memoryview(data), durable=False):
+            future.result()
+    return store
+
+
+@asynccontextmanager
+async def running(store: BlockStore, bad: list[BlockRef]) -> AsyncIterator[Scrubber]:
+    """A scrubber that reads on order only."""
+    threads = ThreadPoolExecutor(2)
+    loop = Scrubber(
+        store,
+        SystemClock(),
+        threads,
+        bytes_per_s=0,
+        interval_s=1.0,
+        busy=lambda: 0,
+        bad=bad.append,
+        missing=lambda _block: None,
+        received=lambda _replica: None,
+        renewed=lambda: None,
+    )
+    task = asyncio.create_task(loop.run())
+    try:
+        yield loop
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        threads.shutdown()
+        store.close()
+
+
+async def scrubbed(volume: Volume, number: int) -> None:
+    async with asyncio.timeout(LIMIT_S):
+        while read_pass(volume.path).number < number or read_pass(volume.path).running:
+            await asyncio.sleep(0)
+
+
+async def test_an_order_reads_every_volume(tmp_path: Path) -> None:
+    store = filled(tmp_path)
+    async with running(store, []) as loop:
+        for number in (1, 2):
+            loop.order(RATE)
+            for volume in store.volumes:
+                await scrubbed(volume, number)
+    assert sum(read_pass(volume.path).checked for volume in store.volumes) == 20
+
+
+async def test_a_volume_out_of_service_keeps_nobody_waiting(tmp_path: Path) -> None:
+    """An order reaches it, too; it is never carried out, and the loop must not run round without a pause meanwhile."""
+    store = filled(tmp_path)
+    gone, left = store.volumes
+    gone.fail("No such file or directory")
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    async with running(store, []) as loop:
+        other = asyncio.create_task(others())
+        loop.order(RATE)
+        await scrubbed(left, 1)
+        before = turns
+        async with asyncio.timeout(LIMIT_S):
+            while turns < before + 10:
+                await asyncio.sleep(0)
+        loop.order(RATE)
+        await scrubbed(left, 2)
+        other.cancel()
+    assert read_pass(gone.path).number == 0
+
+
+async def test_an_order_for_a_volume_that_comes_back_is_carried_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when its index was being made anew just then."""
+    monkeypatch.setattr(scrubber, "IDLE_S", 0.02)
+    store = filled(tmp_path)
+    away, left = store.volumes
+    away.failure = "its index was damaged and is being made anew"
+    async with running(store, []) as loop:
+        loop.order(RATE)
+        await scrubbed(left, 1)
+        away.failure = ""
+        await scrubbed(away, 1)
