@@ -23,6 +23,9 @@ from ..support.cluster import Cluster, running, wait_until
 
 MIB = 1 << 20
 ROOT = "root"
+# Accounts and groups of one name that every Debian has: who belongs to what comes from the NameNode's machine.
+SUPERGROUP = "daemon"
+MEMBER = "games"
 
 
 class Answer:
@@ -111,6 +114,7 @@ class Web:
 @pytest.fixture(scope="module")
 def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
     options = ("--user", ROOT, "--replication", "2", "--cors-origins", "http://page.example")
+    options += ("--supergroup", SUPERGROUP)
     folder = tmp_path_factory.mktemp("webhdfs")
     with running(folder, datanodes=3, namenode_options=options) as cluster:
         yield Web(cluster)
@@ -706,6 +710,49 @@ def test_users_are_told_apart(web: Web, place: str) -> None:
     assert web.send("PUT", location, body=b"x" * 100).error == denied
     assert web.create(f"{place}/g", b"", user="bob").error == denied
     assert web.get(f"{place}/f", "GETFILECHECKSUM", user="bob").error == denied
+
+
+def test_the_superuser_and_the_supergroup_may_everything(web: Web, place: str) -> None:
+    web.put(place, "SETOWNER", owner="ann", group="staff")
+    web.put(place, "SETPERMISSION", permission=700)
+    web.create(f"{place}/f", b"hers", user="ann", permission=600)
+    denied = (403, "org.apache.hadoop.security.AccessControlException")
+    for user in (ROOT, SUPERGROUP):
+        location = web.redirected("GET", f"{place}/f", "OPEN", user=user)
+        assert web.send("GET", location).body == b"hers"
+        assert web.put(f"{place}/f", "SETOWNER", user=user, owner="bob").status == 200
+        assert web.put(f"{place}/f", "SETOWNER", user=user, owner="ann").status == 200
+        assert web.put(place, "SETQUOTA", user=user, namespacequota=100).status == 200
+        assert web.put(f"{place}/{user}", "MKDIRS", user=user).status == 200
+    for user in ("bob", MEMBER, None):
+        assert web.get(f"{place}/f", "OPEN", user=user).error == denied
+        assert web.put(f"{place}/f", "SETOWNER", user=user, owner="bob").error == denied
+        assert web.put(place, "SETQUOTA", user=user, namespacequota=1).error == denied
+    # Not even its owner may give a file away, only to a group that he is in.
+    assert web.put(f"{place}/f", "SETOWNER", user="ann", owner="bob").error == denied
+    assert web.put(f"{place}/f", "SETOWNER", user="ann", group=MEMBER).error == denied
+
+
+def test_groups_are_those_of_the_namenodes_machine(web: Web, place: str) -> None:
+    web.create(f"{place}/f", b"ours", permission=640)
+    web.put(f"{place}/f", "SETOWNER", group=MEMBER)
+    assert web.get(f"{place}/f", "CHECKACCESS", user=MEMBER, fsaction="r--").status == 200
+    denied = (403, "org.apache.hadoop.security.AccessControlException")
+    assert web.get(f"{place}/f", "CHECKACCESS", user=MEMBER, fsaction="-w-").error == denied
+    assert web.get(f"{place}/f", "OPEN", user="bob").error == denied
+    web.put(f"{place}/f", "MODIFYACLENTRIES", aclspec=f"group:{MEMBER}:---")
+    web.put(f"{place}/f", "SETOWNER", group="staff")
+    assert web.get(f"{place}/f", "OPEN", user=MEMBER).error == denied
+
+
+def test_the_sticky_bit_keeps_others_files(web: Web, place: str) -> None:
+    web.put(place, "SETPERMISSION", permission=1777)
+    web.create(f"{place}/f", b"hers", user="ann")
+    denied = (403, "org.apache.hadoop.security.AccessControlException")
+    assert web.delete(f"{place}/f", user="bob").error == denied
+    moved = web.put(f"{place}/f", "RENAME", user="bob", destination=f"{place}/g")
+    assert moved.error == denied
+    assert web.delete(f"{place}/f", user="ann").json == {"boolean": True}
 
 
 # --- errors ------------------------------------------------------------------------------------
