@@ -634,6 +634,8 @@ class Heartbeat(Struct, frozen=True, kw_only=True):
     sent_bytes: NonNegative = 0
     requests: NonNegative = 0
     errors: NonNegative = 0
+    # The number of the last answer with commands that arrived, 0 if none did. None: a node that does not keep account.
+    answer_seen: NonNegative | None = None
 
 
 class DeleteReplicas(Struct, frozen=True, kw_only=True, tag="delete-replicas"):
@@ -700,6 +702,9 @@ Command = (
 class HeartbeatAnswer(Struct, frozen=True, kw_only=True):
     commands: list[Command]
     register_again: bool = False  # the NameNode does not know this node (it has restarted)
+    number: NonNegative = (
+        0  # to be said in the next heartbeat; 0: it carries no commands of the queue
+    )
 
 
 class ReplicaReport(Struct, frozen=True, kw_only=True):

@@ -4,18 +4,34 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from ..common.checksum import CHUNK_BYTES, DIGEST_BYTES, block_digest, chunk_count, digest_of
-from ..common.errors import BlockNotFound, ChecksumMismatch, DfsError, StaleGeneration
+from ..common.errors import (
+    BlockNotFound,
+    ChecksumMismatch,
+    DfsError,
+    InvalidRequest,
+    StaleGeneration,
+)
 from ..common.framing import ask
-from ..common.messages import BadReplica
-from ..common.model import Block, BlockBase, NodeAddress
-from ..common.transfer import ReadBlock, ReadReady, ReplicaInfo
+from ..common.messages import BadReplica, ReplicaReport
+from ..common.model import Block, BlockBase, BlockRef, NodeAddress
+from ..common.transfer import (
+    MAX_MANY_BYTES,
+    ReadBlock,
+    ReadMany,
+    ReadManyReady,
+    ReadReady,
+    ReplicaInfo,
+    SmallBlock,
+)
 from . import quarantine
 from .blockstore import BlockStore
+from .index import Replica
 from .pipeline import Peers, fetch_into
+from .replicas import report_finalized
 from .writing import WritingReplica
 
 log = logging.getLogger(__name__)
@@ -24,36 +40,147 @@ Throttle = Callable[[int], None]
 
 @dataclass(slots=True)
 class Copied:
-    """How it went. *bad*: replicas on other nodes that turned out to be no good."""
+    """How it went: what is here now, what could not be had, replicas on other nodes that turned out to be no good."""
 
-    done: bool = False
+    here: list[ReplicaReport] = field(default_factory=list)
+    failed: list[BlockRef] = field(default_factory=list)
     bad: list[BadReplica] = field(default_factory=list)
 
 
-def copy_block(
-    store: BlockStore, peers: Peers, block: Block, sources: list[NodeAddress], throttle: Throttle
+def copy_all(
+    store: BlockStore,
+    peers: Peers,
+    orders: Sequence[tuple[Block, list[NodeAddress]]],
+    throttle: Throttle,
 ) -> Copied:
-    """Have a whole finalized block here: fetch it, prove it by the NameNode's digest, finalize it durably.
+    """Have finalized blocks here, each from its sources. Several must be small, and have their first source in common."""
+    outcome = Copied()
+    if len(orders) > 1:
+        outcome.here = _copy_together(store, peers, orders, throttle)
+    had = {replica.block_id for replica in outcome.here}
+    for block, sources in orders:
+        if block.block_id not in had:
+            _copy_one(store, peers, block, sources, throttle, outcome)
+    return outcome
+
+
+def _copy_together(
+    store: BlockStore,
+    peers: Peers,
+    orders: Sequence[tuple[Block, list[NodeAddress]]],
+    throttle: Throttle,
+) -> list[ReplicaReport]:
+    """Fetch small blocks in one request and store them with one commit; those that are here now.
+
+    The others, and those of which anything is here already, are to be copied one by one.
+    """
+    blocks = [
+        block
+        for block, _ in orders
+        if store.find(block.block_id) is None and store.writing(block.block_id) is None
+    ]
+    source = next(s for s in orders[0][1] if s.node_id != peers.node_id)
+    if not blocks:
+        return []
+    throttle(sum(block.length for block in blocks))
+    try:
+        connection = peers.open_near(source)
+        try:
+            request = ReadMany(blocks=[block.ref for block in blocks])
+            ready = ask(connection, request, ReadManyReady)
+            if len(ready.lengths) != len(blocks):
+                raise InvalidRequest(f"{len(blocks)} blocks were asked for")
+            payload = memoryview(connection.receive_body(_total(ready.lengths)))
+        finally:
+            connection.close()
+    except DfsError as error:
+        log.warning("%d blocks from %s: %s", len(blocks), source.data, error.message)
+        return []
+    items: list[SmallBlock] = []
+    pieces: list[memoryview] = []
+    offset = 0
+    for block, length in zip(blocks, ready.lengths, strict=True):
+        if length < 0:
+            continue
+        piece = payload[offset : offset + length]
+        offset += length
+        digest = digest_of(piece)
+        if length != block.length or block_digest(digest if length else b"") != block.digest:
+            log.warning("block %d: what came from %s is not the block", block.block_id, source.data)
+            continue
+        items.append(
+            SmallBlock(
+                block_id=block.block_id, generation=block.generation, length=length, digest=digest
+            )
+        )
+        pieces.append(piece)
+    if not items:
+        return []
+    if len(items) < len(blocks):
+        payload = memoryview(b"".join(pieces))
+    try:
+        for future in store.put_small(items, payload, durable=True):
+            future.result()
+    except DfsError as error:
+        log.warning("%d blocks: %s", len(items), error.message)
+        return []
+    return [
+        report_finalized(
+            Replica(i.block_id, i.generation, i.length, False, i.digest if i.length else b""), False
+        )
+        for i in items
+    ]
+
+
+def _total(lengths: Sequence[int]) -> int:
+    """The bytes that follow a ReadManyReady. InvalidRequest if there are more than there may be."""
+    total = sum(length for length in lengths if length > 0)
+    if total > MAX_MANY_BYTES:
+        raise InvalidRequest(f"an answer of {total} bytes was announced")
+    return total
+
+
+def _copy_one(
+    store: BlockStore,
+    peers: Peers,
+    block: Block,
+    sources: list[NodeAddress],
+    throttle: Throttle,
+    outcome: Copied,
+) -> None:
+    done = copy_block(store, peers, block, sources, throttle, outcome.bad)
+    replica = store.report_of(block.ref)
+    if done and replica is not None:
+        outcome.here.append(replica)
+    else:
+        outcome.failed.append(block.ref)
+
+
+def copy_block(
+    store: BlockStore,
+    peers: Peers,
+    block: Block,
+    sources: list[NodeAddress],
+    throttle: Throttle,
+    bad: list[BadReplica],
+) -> bool:
+    """Have a whole finalized block here: fetch it, prove it by the NameNode's digest, finalize it durably. Whether it is here.
 
     A damaged replica that is here is put aside only when the good one is complete. If no source has the whole block,
-    it is put together of chunks that are whole somewhere.
+    it is put together of chunks that are whole somewhere. Sources that are to be looked at are added to *bad*.
     """
-    outcome = Copied()
     if quarantine.verify(store, block.ref) == "good":
-        outcome.done = True
-        return outcome
+        return True
     others = [source for source in sources if source.node_id != peers.node_id]
     for source in others:
         if _attempt(store, block, lambda r, o, s=source: _fetch(peers, s, block, r, o, throttle)):  # type: ignore[misc]
-            outcome.done = True
-            return outcome
-        bad = _blame(peers, source, block)
-        if bad is not None:
-            outcome.bad.append(bad)
-    outcome.done = _attempt(
+            return True
+        blamed = _blame(peers, source, block)
+        if blamed is not None:
+            bad.append(blamed)
+    return _attempt(
         store, block, lambda r, o: _assemble(store, peers, others, block, r, o, throttle)
     )
-    return outcome
 
 
 def _attempt(

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import select
+import socket
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -18,11 +22,12 @@ from ..common.errors import (
     Unavailable,
 )
 from ..common.framing import FrameSocket, Packet, ask, connect, decode
-from ..common.model import BlockBase, NodeAddress, NodeId
+from ..common.model import BlockBase, BlockRef, NodeAddress, NodeId
 from ..common.proxy import Proxy
 from ..common.transfer import (
     Flag,
     Kind,
+    OpenReplica,
     PacketAck,
     ReadBlock,
     ReadReady,
@@ -39,6 +44,7 @@ from .writing import WritingReplica
 
 log = logging.getLogger(__name__)
 NOBODY = NodeId(0)
+_buffers = threading.local()
 
 
 @dataclass(slots=True)
@@ -48,8 +54,8 @@ class Peers:
     node_id: NodeId
     connect_timeout_s: float
     stall_timeout_s: float
-    own_sockets: frozenset[str] = field(default_factory=frozenset)
     proxy: Proxy | None = None
+    own: NodeAddress | None = None  # where this node itself is reached, once that is known
 
     def require_joined(self) -> None:
         """What is written here is reported under this node's id, so there has to be one."""
@@ -63,6 +69,24 @@ class Peers:
             stall_timeout_s=self.stall_timeout_s,
             proxy=self.proxy,
         )
+
+    def open_near(self, address: NodeAddress) -> FrameSocket:
+        """As `open`, by the Unix socket of a node that is on this machine."""
+        own = self.own
+        # Paths mean something on one machine only, and there each belongs to one node.
+        if (
+            own is not None
+            and self.proxy is None
+            and address.socket not in ("", own.socket)
+            and address.host == own.host
+        ):
+            with contextlib.suppress(Unavailable):
+                return connect(
+                    address.socket,
+                    connect_timeout_s=self.connect_timeout_s,
+                    stall_timeout_s=self.stall_timeout_s,
+                )
+        return self.open(address)
 
 
 @dataclass(slots=True)
@@ -292,19 +316,24 @@ def fetch_into(
 
     *throttle* is called with the bytes to come, and waits as long as they have to.
     """
-    connection = peers.open(source)
+    connection = peers.open_near(source)
+    descriptor: int | None = None
     try:
-        ready = ask(connection, ReadBlock(block=base.block, digests=True), ReadReady)
-        if ready.length < base.length:
-            raise ChecksumMismatch(f"{source.data} has only {ready.length} bytes of the block")
-        if len(ready.digests) != chunk_count(ready.length) * DIGEST_BYTES:
+        ready, descriptor = _ask_for(connection, base.block)
+        whole = ready.block_length
+        if whole < base.length:
+            raise ChecksumMismatch(f"{source.data} has only {whole} bytes of the block")
+        if len(ready.digests) != chunk_count(whole) * DIGEST_BYTES:
             raise ChecksumMismatch(f"{source.data} sent a digest list that does not fit")
-        buffer = memoryview(bytearray(CHUNK_BYTES))
+        buffer = _buffer()
         offset = 0
         while offset < base.length:
-            size = min(CHUNK_BYTES, ready.length - offset)
+            size = min(CHUNK_BYTES, whole - offset)
             throttle(size)
-            connection.receive_into(buffer[:size])
+            if descriptor is None:
+                connection.receive_into(buffer[:size])
+            elif _read_at(descriptor, buffer[:size], offset) < size:
+                raise ChecksumMismatch(f"the replica of {source.data} is cut short")
             wanted = ready.digests[offset // CHUNK_BYTES * DIGEST_BYTES :][:DIGEST_BYTES]
             require_digest(buffer[:size], wanted, f"a chunk from {source.data}")
             kept = min(size, base.length - offset)
@@ -312,7 +341,37 @@ def fetch_into(
             replica.append(owner, offset, buffer[:kept], digest)
             offset += kept
     finally:
+        if descriptor is not None:
+            os.close(descriptor)
         connection.close()
+
+
+def _ask_for(connection: FrameSocket, block: BlockRef) -> tuple[ReadReady, int | None]:
+    """The whole of a replica with its digests: as an open file on this machine, else as bytes that follow."""
+    if connection.sock.family == socket.AF_UNIX:
+        connection.send_frame(Kind.REQUEST, OpenReplica(block=block, digests=True))
+        ready, descriptor = connection.receive_with_descriptor(ReadReady)
+        if descriptor is not None:
+            return ready, descriptor
+    ready = ask(connection, ReadBlock(block=block, digests=True), ReadReady)
+    if ready.length != ready.block_length:
+        raise ChecksumMismatch("not all of the replica was sent")
+    return ready, None
+
+
+def _read_at(descriptor: int, buffer: memoryview, offset: int) -> int:
+    try:
+        return os.preadv(descriptor, [buffer], offset)
+    except OSError as error:
+        raise ChecksumMismatch(f"a replica can't be read: {error.strerror or error}") from None
+
+
+def _buffer() -> memoryview:
+    """Room for a chunk, the calling thread's own: fresh memory costs more than what is put there."""
+    buffer: memoryview | None = getattr(_buffers, "chunk", None)
+    if buffer is None:
+        buffer = _buffers.chunk = memoryview(bytearray(CHUNK_BYTES))
+    return buffer
 
 
 def receive_many(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -18,6 +18,7 @@ from ..common.errors import DfsError, InvalidRequest, VersionMismatch
 from ..common.framing import ask
 from ..common.messages import (
     WIRE_VERSION,
+    BadReplica,
     BalanceDisks,
     BlockCommit,
     BlockReportPage,
@@ -42,16 +43,16 @@ from ..common.runtime import Clock, new_uuid
 from ..common.transfer import BeginRecovery, FinishRecovery, ReadReady, WriteDone
 from . import quarantine
 from .blockstore import BlockStore
-from .copying import copy_block
+from .copies import COPIES_AT_ONCE, Copies
 from .pacing import Pace
 from .pipeline import Peers
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 MAX_REPORT = 10_000
-REPORT_DELAY_S = 0.05  # entries that come this close together travel together
+DELETION_S = 0.2  # deletions that are not reported by then may be ordered again
 RETRY_S = 1.0
-COMMANDS_AT_ONCE = 8  # as many as a NameNode lets a node copy at once
+COMMANDS_AT_ONCE = 4  # besides copies
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,7 @@ class Workings:
     """What commands set to work besides the store."""
 
     pace: Pace  # of all copies to this node
+    copiers: ThreadPoolExecutor  # copies take long: others do not wait for them
     stopping: threading.Event  # set when the process ends
     scrub: Callable[[int], None]  # bytes a second
     balance_disks: Callable[[float, int], None]  # threshold in percent, bytes a second
@@ -114,6 +116,17 @@ class Reporter:
         self._news = asyncio.Event()
         self._report_wanted = asyncio.Event()
         self._work: asyncio.Queue[Command] = asyncio.Queue(maxsize=10_000)
+        self._copies = Copies(
+            store,
+            peers,
+            clock,
+            workings.copiers,
+            pace=workings.pace,
+            stopping=workings.stopping,
+            done=self._copied,
+            bad=self._blame,
+        )
+        self._answer_seen = 0
 
     async def run(self) -> None:
         """Until cancelled. A NameNode that is away is waited for; one that refuses this node ends it."""
@@ -123,6 +136,8 @@ class Reporter:
             tasks.create_task(self._full_reports(), name="full reports")
             for number in range(COMMANDS_AT_ONCE):
                 tasks.create_task(self._worker(), name=f"commands {number}")
+            for number in range(COPIES_AT_ONCE):
+                tasks.create_task(self._copies.worker(), name=f"copies {number}")
 
     @property
     def url(self) -> str:
@@ -152,6 +167,7 @@ class Reporter:
         )
         answer: Registered = await self._namenode.call("register", request)
         self._node_id = answer.node_id
+        self._answer_seen = 0
         self._peers.node_id = answer.node_id
         self._interval_s = answer.heartbeat_interval_s
         self._report_interval_s = answer.block_report_interval_s
@@ -177,6 +193,7 @@ class Reporter:
                     wait_s=self._interval_s,
                     active_transfers=self._active(),
                     blocks=self._store.totals(),
+                    answer_seen=self._answer_seen,
                     volumes=volumes,
                     **self._traffic(),
                 )
@@ -193,11 +210,17 @@ class Reporter:
             if answer.register_again:
                 self._registered.clear()
                 continue
+            self._answer_seen = answer.number or self._answer_seen
             for command in answer.commands:
-                await self._work.put(command)
-            if answer.commands:
-                # Let quick commands end first, so that they are not given out twice.
-                await asyncio.sleep(REPORT_DELAY_S * 4)
+                if isinstance(command, CopyReplica):
+                    self._copies.order(command)
+                else:
+                    await self._work.put(command)
+            if any(isinstance(command, DeleteReplicas) for command in answer.commands):
+                # Let them end first, so that they are not given out twice.
+                await asyncio.sleep(DELETION_S)
+            elif answer.commands:
+                continue
             elif self._clock.monotonic_s() - began_s < self._interval_s / 2:
                 await asyncio.sleep(self._interval_s / 2)
 
@@ -218,8 +241,8 @@ class Reporter:
     async def _incremental(self) -> None:
         await self._registered.wait()
         while True:
+            # What comes while a report is under way travels together, in the next one.
             await self._news.wait()
-            await asyncio.sleep(REPORT_DELAY_S)
             self._news.clear()
             received, self._received = self._received, []
             removed, self._removed = self._removed, []
@@ -302,8 +325,6 @@ class Reporter:
     async def _obey(self, command: Command) -> None:
         if isinstance(command, DeleteReplicas):
             self.removed(await self._in_thread(lambda: self._store.remove(command.blocks)))
-        elif isinstance(command, CopyReplica):
-            await self._copy(command)
         elif isinstance(command, RecoverBlock):
             commit = await self._in_thread(lambda: recover_block(self._peers, command))
             await self._namenode.call("commit_recovery", commit)
@@ -317,30 +338,13 @@ class Reporter:
             assert isinstance(command, ReportBlocks)
             self._report_wanted.set()
 
-    async def _copy(self, command: CopyReplica) -> None:
-        block = command.block
-        pace = Pace(command.bytes_per_s) if command.bytes_per_s else None
+    def _copied(self, here: Sequence[ReplicaReport], failed: Sequence[BlockRef]) -> None:
+        self._received += here
+        self._failed += failed
+        self._news.set()
 
-        def throttle(size_bytes: int) -> None:
-            for one in (self._work_for.pace, pace):
-                if one is not None:
-                    wait_s = one.take(size_bytes, self._clock.monotonic_s())
-                    if wait_s > 0:
-                        self._work_for.stopping.wait(wait_s)
-
-        outcome = await self._in_thread(
-            lambda: copy_block(self._store, self._peers, block, command.sources, throttle)
-        )
-        replica = await self._in_thread(lambda: self._store.report_of(block.ref))
-        if outcome.done and replica is not None:
-            self.received(replica)
-        else:
-            self._failed.append(block.ref)
-            self._news.set()
-        if outcome.bad:
-            await self._namenode.call(
-                "report_bad_replicas", ReportBadReplicas(replicas=outcome.bad)
-            )
+    async def _blame(self, bad: list[BadReplica]) -> None:
+        await self._namenode.call("report_bad_replicas", ReportBadReplicas(replicas=bad))
 
     def report_now(self) -> None:
         """Send a full block report soon."""

@@ -34,6 +34,7 @@ from .api.webhdfs import WebHdfsApi
 from .blockstore import BlockStore
 from .cidstore import CidStore
 from .content import Content
+from .copies import COPIES_AT_ONCE, stand_back
 from .disk_balancer import DiskBalancer
 from .gateway.server import Gateway
 from .local_writer import LocalBlocks
@@ -78,6 +79,9 @@ class DataNodeServer:
         self._reporters: list[Reporter] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._threads = ThreadPoolExecutor(8, thread_name_prefix="work")
+        self._copiers = ThreadPoolExecutor(
+            COPIES_AT_ONCE, thread_name_prefix="copy", initializer=stand_back
+        )
         self._looking: set[asyncio.Task[None]] = set()
         self._uuid = ""
         self._began_s = self._clock.monotonic_s()
@@ -182,6 +186,8 @@ class DataNodeServer:
             rack=config.rack,
         )
 
+        peers.own = address
+
         async def joined(joined_id: str, node_id: NodeId) -> None:
             await asyncio.to_thread(self._identify, joined_id, node_id)
 
@@ -204,6 +210,7 @@ class DataNodeServer:
         )
         workings = Workings(
             pace=Pace(config.copy_bytes_per_s),
+            copiers=self._copiers,
             stopping=self._stopping,
             scrub=scrubber.order,
             balance_disks=disks.order,
@@ -408,7 +415,8 @@ class DataNodeServer:
             await self._users.close()
         if self._local is not None:
             await asyncio.to_thread(self._local.close)
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        for threads in (self._threads, self._copiers):
+            threads.shutdown(wait=True, cancel_futures=True)
         if self._store is not None:
             with contextlib.suppress(DfsError):
                 await asyncio.to_thread(self._store.close)

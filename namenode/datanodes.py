@@ -55,6 +55,9 @@ class DataNode:
     )
     admin: Admin = IN_SERVICE
     commands: collections.deque[Command] = field(default_factory=collections.deque)
+    # By the number of the answer: commands given out that the node has not said to have.
+    given: dict[int, list[Command]] = field(default_factory=dict)
+    answers: int = 0
     waiting: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -133,6 +136,12 @@ class DataNodes:
         node.active_transfers = message.active_transfers
         node.blocks = message.blocks
         node.scheduled /= 2
+        if message.answer_seen is not None:
+            for number in sorted(node.given, reverse=True):
+                if number != message.answer_seen:
+                    # The answer did not arrive: what it carried comes first now.
+                    node.commands.extendleft(reversed(node.given[number]))
+            node.given.clear()
         if node.was_dead:
             node.was_dead = False
             node.returned = True
@@ -163,6 +172,17 @@ class DataNodes:
                 died.append(node.node_id)
         self._orders.clear()  # stale nodes move to the end
         return died
+
+    def next_death_s(self) -> float:
+        """Seconds until the next node will be dead if nothing is heard of it; infinite if there is none."""
+        heard = [
+            node.known_since_s if node.last_s is None else node.last_s
+            for node in self._nodes.values()
+            if not node.was_dead
+        ]
+        if not heard:
+            return float("inf")
+        return max(0.0, min(heard) + self._dead_after_s - self._clock.monotonic_s())
 
     def get(self, node_id: NodeId) -> DataNode | None:
         return self._nodes.get(node_id)
@@ -282,6 +302,19 @@ class DataNodes:
         node.commands.append(command)
         node.waiting.set()
         return True
+
+    def give_out(self, node: DataNode, limit: int) -> tuple[int, list[Command]]:
+        """The next commands of *node* and the number of the answer that carries them; 0: none.
+
+        They are kept until a heartbeat says whether that answer has arrived.
+        """
+        commands = [node.commands.popleft() for _ in range(min(len(node.commands), limit))]
+        if not commands:
+            return 0, commands
+        node.answers += 1
+        if node.beat is not None and node.beat.answer_seen is not None:
+            node.given[node.answers] = commands
+        return node.answers, commands
 
     def wake(self, node_ids: Iterable[NodeId]) -> None:
         """There is something for these nodes in the table: let their waiting heartbeats be answered."""

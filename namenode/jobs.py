@@ -7,6 +7,7 @@ NameNodes works on it, and any other goes on when that one is gone.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import Awaitable, Callable, Sequence
@@ -42,6 +43,9 @@ REAP_ROWS: Final = 500
 COLLECT_ROWS: Final = 128
 SCAN_BLOCKS: Final = 2_000
 SCAN_PAGES: Final = 400  # of IN_LIMIT blocks, in one run of the scan
+LIVENESS_S: Final = 1.0
+REPAIR_S: Final = 0.25  # copies that do not arrive, and budgets that fill up, tell nobody
+BREATH_S: Final = 0.005
 SYSTEM: Final = Caller("namenode", superuser=True)
 
 
@@ -76,14 +80,15 @@ class Jobs:
         # A NameNode is given up as soon as a DataNode is.
         self._lease_ms = int(config.dead_after_s * 1000)
         self._scanned_to = 0
+        self._news = asyncio.Event()
 
     async def run(self) -> None:
         """All loops, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._watch_liveness(), name="liveness")
+            tasks.create_task(self._watch_repair(), name="repair")
             for name, period_s, job in (
-                ("liveness", 1.0, self._liveness),
                 ("orders", 1.0, self._orders),
-                ("repair", 0.25, self._repair),
                 ("draining", 2.0, self._drain),
                 ("balancer", 0.5, self._balance),
                 ("reaper", 0.5, self._reap),
@@ -100,13 +105,47 @@ class Jobs:
 
     async def _loop(self, name: str, period_s: float, job: Callable[[], Awaitable[None]]) -> None:
         while True:
-            try:
-                await job()
-            except DfsError as error:
-                log.warning("the job %s has to wait: %s", name, error)
-            except Exception:
-                log.exception("the job %s failed; it is tried again", name)
+            await self._once(name, job)
             await asyncio.sleep(period_s)
+
+    @staticmethod
+    async def _once(name: str, job: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await job()
+        except DfsError as error:
+            log.warning("the job %s has to wait: %s", name, error)
+        except Exception:
+            log.exception("the job %s failed; it is tried again", name)
+
+    async def _watch_liveness(self) -> None:
+        while True:
+            await self._once("liveness", self._liveness)
+            # Not a moment later than a node becomes dead: its blocks wait for that.
+            await asyncio.sleep(min(LIVENESS_S, max(0.01, self._nodes.next_death_s())))
+
+    async def _watch_repair(self) -> None:
+        """Repair when something was told, and now and then for what has to be tried again.
+
+        What comes while it works is looked at together; it never takes more than about half of the process's time.
+        """
+        while True:
+            began_s = self._clock.monotonic_s()
+            self._news.clear()
+            await self._once("repair", self._repair)
+            worked_s = self._clock.monotonic_s() - began_s
+            await asyncio.sleep(min(REPAIR_S, max(BREATH_S, worked_s)))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(REPAIR_S):
+                    await self._news.wait()
+
+    def wake(self) -> None:
+        """There is something to be repaired, or room for more."""
+        self._news.set()
+
+    def consider(self, block_ids: Sequence[int]) -> None:
+        """These blocks may have too few or too many copies."""
+        self._monitor.consider(block_ids)
+        self.wake()
 
     async def holds(self, job: str) -> bool:
         """Take or renew the lease of *job*."""
@@ -176,7 +215,7 @@ class Jobs:
             )
             if not rows:
                 return
-            self._monitor.consider([row[0] for row in rows])
+            self.consider([row[0] for row in rows])
             after = rows[-1][0]
 
     async def _repair(self) -> None:

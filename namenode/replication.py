@@ -17,6 +17,8 @@ from .placement import Candidate, Pool, Standing, choose_excess, choose_targets,
 COPY_TIMEOUT_S = 120.0
 RETRY_S = 3.0  # a block whose copy came to nothing is looked at again after this
 REFILL = 16  # nodes that got enough to do before those that may get copies are looked through again
+WHOLE_BYTES = 4 * 1024 * 1024
+PARTS = 32  # the least a copy counts for is this part of a whole one
 LEVELS = 4  # blocks wait by the number of their good copies: none (salvage), one, two, more
 
 
@@ -59,13 +61,24 @@ Action = CopyTo | Drop | Discard
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much repair may go on at once."""
+    """How much repair may go on at once.
 
-    per_node: int = 8  # copies a node sends and receives
-    in_all: int = 0  # copies in the whole cluster; 0: as many as the nodes' limits allow
+    Copies are counted by what they cost: one of *whole_bytes* or more is a whole one, a smaller one its part. So what a node
+    has in flight is bounded in bytes, and many small blocks can be fetched together.
+    """
+
+    per_node: int = 8  # whole copies a node sends and receives
+    in_all: int = 0  # whole copies in the cluster; 0: as many as the nodes' limits allow
+    whole_bytes: int = WHOLE_BYTES  # 0: every copy counts as a whole one
     bytes_per_s: int = 0  # begun in the whole cluster; 0: no limit
     maintenance_copies: int = 1  # copies that must be outside maintenance
     copy_timeout_s: float = COPY_TIMEOUT_S  # a copy that has not arrived by then is tried again
+
+    def parts_of(self, length: int) -> int:
+        """What a copy of *length* bytes costs, in parts of a whole one."""
+        if length >= self.whole_bytes:
+            return PARTS
+        return max(1, -(-length * PARTS // self.whole_bytes))
 
 
 @dataclass(slots=True)
@@ -139,7 +152,10 @@ class ReplicationMonitor:
         self._deadlines: list[tuple[float, int, NodeId]] = []
         self._due: dict[tuple[int, NodeId], float] = {}
         self._put_off: list[tuple[float, int]] = []
-        self._busy: dict[NodeId, int] = {}
+        self._parts: dict[int, int] = {}  # what each copy of a block under way costs
+        self._busy: dict[NodeId, int] = {}  # parts
+        self._under_way = 0  # parts of all copies
+        self._typical = PARTS  # of the blocks that were looked at last
         self._open = Pool(())
         self._filled = 0  # nodes that got enough to do since then
         self._moves: dict[int, NodeId] = {}  # block -> the node that a balancer's move relieves
@@ -164,8 +180,8 @@ class ReplicationMonitor:
         return [len(level) for level in self._levels]
 
     def busy(self, node_id: NodeId) -> int:
-        """Copies that *node_id* sends or receives."""
-        return self._busy.get(node_id, 0)
+        """Whole copies that *node_id* sends or receives, rounded up."""
+        return -(-self._busy.get(node_id, 0) // PARTS)
 
     def consider(self, block_ids: Sequence[int]) -> None:
         """These blocks may have too few or too many copies."""
@@ -199,18 +215,20 @@ class ReplicationMonitor:
     def _room(self, nodes: int) -> int:
         in_all = self.limits.in_all or max(1, self.limits.per_node * nodes // 2)
         # Twice as many, since some sources and targets will be busy.
-        return max(0, 2 * (in_all - self.copying))
+        return max(0, -(-2 * (in_all * PARTS - self._under_way) // self._typical))
 
     def received(self, block_id: int, node_id: NodeId) -> bool:
         """A replica arrived, or will not; whether it was awaited."""
         if self._due.pop((block_id, node_id), None) is None:
             return False
         targets = self._copying[block_id]
-        source = targets.pop(node_id)
+        source, parts = targets.pop(node_id), self._parts[block_id]
         if not targets:
             del self._copying[block_id]
+            del self._parts[block_id]
+        self._under_way -= parts
         for node in (source, node_id):
-            self._busy[node] -= 1
+            self._busy[node] -= parts
             if not self._busy[node]:
                 del self._busy[node]
         return True
@@ -237,7 +255,7 @@ class ReplicationMonitor:
     def move(self, block: Block, source: NodeId, target: NodeId, now_s: float) -> CopyTo:
         """Have *target* take the place of *source*, which gives its replica up once the copy has arrived."""
         self._moves[block.block_id] = source
-        self._begin(block.block_id, target, source, now_s)
+        self._begin(block, target, source, now_s)
         return CopyTo(block, target, (source,))
 
     def is_copying(self, block_id: int, target: NodeId) -> bool:
@@ -246,13 +264,16 @@ class ReplicationMonitor:
     def is_busy_with(self, block_id: int) -> bool:
         return block_id in self._copying or block_id in self._moves or block_id in self._level_of
 
-    def _begin(self, block_id: int, target: NodeId, source: NodeId, now_s: float) -> None:
-        due_s = now_s + self.limits.copy_timeout_s
+    def _begin(self, block: Block, target: NodeId, source: NodeId, now_s: float) -> None:
+        block_id, due_s = block.block_id, now_s + self.limits.copy_timeout_s
         self._copying.setdefault(block_id, {})[target] = source
+        # An append may make it longer meanwhile: what was counted is what is taken off again.
+        parts = self._parts.setdefault(block_id, self.limits.parts_of(block.length))
+        self._under_way += parts
         self._due[(block_id, target)] = due_s
         heapq.heappush(self._deadlines, (due_s, block_id, target))
         for node in (source, target):
-            self._busy[node] = self._busy.get(node, 0) + 1
+            self._busy[node] = self._busy.get(node, 0) + parts
             self._filled += not self._free(node)
 
     def _expire(self, now_s: float) -> None:
@@ -276,7 +297,7 @@ class ReplicationMonitor:
 
     def _may_begin(self) -> bool:
         limits = self.limits
-        return (not limits.in_all or self.copying < limits.in_all) and (
+        return (not limits.in_all or self._under_way < limits.in_all * PARTS) and (
             not limits.bytes_per_s or self._budget_bytes > 0
         )
 
@@ -287,7 +308,7 @@ class ReplicationMonitor:
         self._filled = 0
 
     def _free(self, node_id: NodeId) -> bool:
-        return self._busy.get(node_id, 0) < self.limits.per_node
+        return self._busy.get(node_id, 0) < self.limits.per_node * PARTS
 
     def decide(
         self, states: Sequence[BlockState], live: Sequence[Candidate] | View, now_s: float
@@ -302,6 +323,9 @@ class ReplicationMonitor:
         actions: list[Action] = []
         needs = [(state, need_of(state, view, self.limits.maintenance_copies)) for state in states]
         needs.sort(key=lambda entry: (len(entry[1].readable), entry[0].block.block_id))
+        if states:
+            parts = sum(self.limits.parts_of(state.block.length) for state in states)
+            self._typical = -(-parts // len(states))
         self._open_pool(view)
         for state, need in needs:
             actions += self._decide_one(state, need, view, now_s)
@@ -376,12 +400,16 @@ class ReplicationMonitor:
         for target in targets:
             ranked = sorted(
                 (c for c in sources if c.node_id != target),
-                key=lambda c: (c.standing is Standing.STALE, self.busy(c.node_id), c.node_id),
+                key=lambda c: (
+                    c.standing is Standing.STALE,
+                    self._busy.get(c.node_id, 0),
+                    c.node_id,
+                ),
             )
             if not ranked or not self._free(ranked[0].node_id) or not self._may_begin():
                 break
             begun += 1
-            self._begin(block_id, target, ranked[0].node_id, now_s)
+            self._begin(state.block, target, ranked[0].node_id, now_s)
             self._budget_bytes -= state.block.length
             yield CopyTo(state.block, target, tuple(c.node_id for c in ranked))
         if begun < len(targets) or (len(targets) < missing and put_off):

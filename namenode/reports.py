@@ -45,10 +45,13 @@ from .store.sql import marks
 from .topology import Topology, check_rack
 
 log = logging.getLogger(__name__)
-COMMANDS_PER_ANSWER = 100
+COMMANDS_PER_ANSWER = 500
 DELETIONS_PER_ANSWER = 1_000
 MAX_HOLD_S = 10.0
 COUNTS_MEMORY_S = 2.0
+COUNTING_SHARE = (
+    20  # counts are kept so many times as long as counting took, and no longer than that
+)
 
 
 class Reports:
@@ -67,7 +70,9 @@ class Reports:
         cluster_id: str,
         version: str,
         page_key: bytes = b"",
+        wake: Callable[[], None] = lambda: None,
     ) -> None:
+        """*wake* is called when repair has something to look at."""
         self._config = config
         self._store = store
         self._nodes = nodes
@@ -78,7 +83,8 @@ class Reports:
         self._cluster_id = cluster_id
         self._version = version
         self._page_key = page_key
-        self._counts: tuple[float, tuple[int, ...]] = (float("-inf"), ())
+        self._wake = wake
+        self._counts: tuple[tuple[NodeId, ...], float, tuple[int, ...]] = ((), float("-inf"), ())
         self._verifying: dict[NodeId, float] = {}
 
     def handlers(self) -> dict[str, Callable[[Caller, Any], Any]]:
@@ -111,6 +117,7 @@ class Reports:
         self._nodes.register(node_id, request.uuid, address, request.version, request.volumes)
         # Copies it was told to make went with its former process.
         self._monitor.forget(node_id)
+        self._wake()
         log.info("DataNode %d registered: %s", node_id, address.data)
         return Registered(
             node_id=node_id,
@@ -150,12 +157,10 @@ class Reports:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(request.wait_s, MAX_HOLD_S)):
                     await node.waiting.wait()
-        commands = [
-            node.commands.popleft() for _ in range(min(len(node.commands), COMMANDS_PER_ANSWER))
-        ]
+        number, commands = self._nodes.give_out(node, COMMANDS_PER_ANSWER)
         if deletions:
             commands.append(DeleteReplicas(blocks=[_ref(row[0], row[1]) for row in deletions]))
-        return HeartbeatAnswer(commands=commands)
+        return HeartbeatAnswer(commands=commands, number=number)
 
     async def incremental_report(self, caller: Caller, request: IncrementalReport) -> Done:
         short, unwanted = await self._store.run(lambda tx: _apply_incremental(tx, request))
@@ -165,6 +170,7 @@ class Reports:
         for ref in request.failed:
             self._monitor.failed(ref.block_id, request.node_id, self._clock.monotonic_s())
         self._monitor.consider([*short, *arrived])
+        self._wake()
         self._delete(request.node_id, unwanted)
         return Done()
 
@@ -190,6 +196,7 @@ class Reports:
         now_ms = self._clock.wall_ms()
         await self._store.run(lambda tx: leases.commit_recovery(tx, caller, request, now_ms=now_ms))
         self._monitor.consider([request.block.block_id])
+        self._wake()
         return Done()
 
     async def report_bad_replicas(self, caller: Caller, request: ReportBadReplicas) -> Done:
@@ -219,11 +226,14 @@ class Reports:
 
     async def report(self, caller: Caller, request: GetReport) -> ClusterReport:
         now_s = self._clock.monotonic_s()
-        alive = sorted(self._nodes.not_dead())
-        if self._counts[0] < now_s - COUNTS_MEMORY_S:
+        alive = tuple(sorted(self._nodes.not_dead()))
+        if self._counts[0] != alive or self._counts[1] < now_s:
             counts = await self._store.read(lambda tx: _counts(tx, alive))
-            self._counts = (now_s, counts)
-        files, directories, blocks, short, missing, deletions = self._counts[1]
+            ended_s = self._clock.monotonic_s()
+            # Where counting is quick, the counts are fresh.
+            memory_s = min(COUNTS_MEMORY_S, COUNTING_SHARE * (ended_s - now_s))
+            self._counts = (alive, ended_s + memory_s, counts)
+        files, directories, blocks, short, missing, deletions = self._counts[2]
         nodes = self._nodes.report()
         live = [node for node in nodes if node.state != "dead"]
         return ClusterReport(

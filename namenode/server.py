@@ -99,7 +99,7 @@ class NameNodeServer:
             nodes,
             self._clock,
             gate,
-            consider=monitor.consider,
+            consider=jobs.consider,
             recover=jobs.recover,
         )
         page_key = os.urandom(32)
@@ -114,6 +114,7 @@ class NameNodeServer:
             cluster_id=cluster_id,
             version=__version__,
             page_key=page_key,
+            wake=jobs.wake,
         )
         dispatcher.specials.update(reports.handlers())
         counting = Counting(store, nodes, self._clock)

@@ -38,7 +38,7 @@ from twinfs.namenode.blockmap import INSERT_BLOCK
 from twinfs.namenode.datanodes import DataNodes
 from twinfs.namenode.jobs import Jobs
 from twinfs.namenode.permissions import Caller
-from twinfs.namenode.replication import Limits, ReplicationMonitor
+from twinfs.namenode.replication import PARTS, Limits, ReplicationMonitor
 from twinfs.namenode.reports import Reports
 from twinfs.namenode.safemode import SafeModeGate
 from twinfs.namenode.store.base import Operation, T
@@ -418,5 +418,5 @@ class World:
         for block_id in self.blocks:
             assert self.good_holders(block_id, up=False), f"block {block_id} is lost"
         for node in self.nodes:
-            limit = self.monitor_limits.per_node
+            limit = self.monitor_limits.per_node * PARTS // self.monitor_limits.parts_of(MIB)
             assert node.most_transfers <= 2 * limit, f"{node.uuid}: {node.most_transfers} transfers"

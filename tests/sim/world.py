@@ -63,7 +63,9 @@ def hdfs_defaults(nodes: int) -> Policy:
         "HDFS defaults",
         stale_after_s=30.0,
         dead_after_s=630.0,
-        limits=Limits(per_node=2, copy_timeout_s=300.0),
+        limits=Limits(
+            per_node=2, whole_bytes=0, copy_timeout_s=300.0
+        ),  # streams, whatever their size
         blocks_per_step=max(1, int(2 * nodes * STEP_S / HEARTBEAT_S)),
         command_delay_s=HEARTBEAT_S / 2,
     )

@@ -8,7 +8,7 @@ import pytest
 
 from twinfs.common.errors import NotEnoughDataNodes
 from twinfs.common.messages import DeleteReplicas, Heartbeat, VolumeReport
-from twinfs.common.model import NodeAddress, NodeId
+from twinfs.common.model import BlockId, BlockRef, GenerationStamp, NodeAddress, NodeId
 from twinfs.common.runtime import ManualClock
 from twinfs.namenode.datanodes import MAX_QUEUED_COMMANDS, DataNode, DataNodes
 
@@ -323,3 +323,67 @@ def test_the_report_tells_every_node_as_it_is(cluster: Cluster) -> None:
     assert (first.remaining_bytes, first.used_bytes, first.capacity_bytes) == (7, 14, 2_000 * MIB)
     assert (first.volumes, first.failed_volumes) == (3, 1)
     assert (second.state, second.blocks, second.active_transfers) == ("live", 9, 2)
+
+
+# --- commands that get lost ---
+
+
+def deletion(number: int) -> DeleteReplicas:
+    return DeleteReplicas(
+        blocks=[BlockRef(block_id=BlockId(number), generation=GenerationStamp(1))]
+    )
+
+
+def test_commands_whose_answer_was_lost_are_given_out_again() -> None:
+    """They were taken off the queue with the answer, and what repair had ordered waited for its timeout."""
+    cluster = Cluster()
+    node = cluster.register(1)
+    for number in (1, 2, 3):
+        cluster.nodes.command(NodeId(1), deletion(number))
+    cluster.beat(1, answer_seen=0)
+    first, given = cluster.nodes.give_out(node, 2)
+    assert given == [deletion(1), deletion(2)]
+    cluster.beat(1, answer_seen=0)  # that answer never came
+    second, given = cluster.nodes.give_out(node, 10)
+    assert given == [deletion(1), deletion(2), deletion(3)] and second > first
+    cluster.beat(1, answer_seen=second)
+    assert cluster.nodes.give_out(node, 10) == (0, [])
+
+
+def test_an_answer_that_nobody_waited_for_any_more_is_made_up_for() -> None:
+    """A broken connection leaves a held heartbeat behind, which may take the commands along."""
+    cluster = Cluster()
+    node = cluster.register(1)
+    cluster.beat(1, answer_seen=0)
+    cluster.beat(1, answer_seen=0)  # over a new connection, while the other is still held
+    cluster.nodes.command(NodeId(1), deletion(1))
+    into_the_void, _ = cluster.nodes.give_out(node, 10)
+    cluster.nodes.command(NodeId(1), deletion(2))
+    heard, given = cluster.nodes.give_out(node, 10)
+    assert given == [deletion(2)] and into_the_void
+    cluster.beat(1, answer_seen=heard)
+    assert cluster.nodes.give_out(node, 10)[1] == [deletion(1)]
+
+
+def test_a_node_that_does_not_say_what_it_saw_gets_everything_once() -> None:
+    """One of an earlier version."""
+    cluster = Cluster()
+    node = cluster.register(1)
+    cluster.nodes.command(NodeId(1), deletion(1))
+    cluster.beat(1)
+    assert cluster.nodes.give_out(node, 10)[1] == [deletion(1)]
+    cluster.beat(1)
+    assert cluster.nodes.give_out(node, 10) == (0, [])
+
+
+def test_the_next_death_is_foreseen() -> None:
+    cluster = Cluster()
+    assert cluster.nodes.next_death_s() == float("inf")
+    cluster.register(1)
+    cluster.clock.advance(4.0)
+    cluster.register(2)
+    assert cluster.nodes.next_death_s() == pytest.approx(DEAD_S - 4.0)
+    cluster.clock.advance(DEAD_S - 4.0)
+    assert cluster.nodes.next_death_s() == 0.0
+    assert cluster.nodes.tick() == [1]
+    assert cluster.nodes.next_death_s() == pytest.approx(4.0)

@@ -14,6 +14,7 @@ from twinfs.common.model import Block, BlockId, GenerationStamp, NodeId
 from twinfs.namenode.placement import Candidate
 from twinfs.namenode.replication import (
     COPY_TIMEOUT_S,
+    PARTS,
     Action,
     BlockState,
     CopyTo,
@@ -26,7 +27,7 @@ GIB = 1024**3
 
 
 def monitor(per_node: int = 8, seed: int = 0) -> ReplicationMonitor:
-    return ReplicationMonitor(random.Random(seed), Limits(per_node=per_node))
+    return ReplicationMonitor(random.Random(seed), Limits(per_node=per_node, whole_bytes=100))
 
 
 def live(*numbers: int, remaining_bytes: int = 100 * GIB) -> list[Candidate]:
@@ -34,8 +35,8 @@ def live(*numbers: int, remaining_bytes: int = 100 * GIB) -> list[Candidate]:
     return [Candidate(NodeId(n), f"h{n}", f"/r{n % 2}", remaining_bytes, 0) for n in numbers]
 
 
-def state(block_id: int, *holders: int, wanted: int = 3) -> BlockState:
-    block = Block(block_id=BlockId(block_id), generation=GenerationStamp(1), length=100)
+def state(block_id: int, *holders: int, wanted: int = 3, length: int = 100) -> BlockState:
+    block = Block(block_id=BlockId(block_id), generation=GenerationStamp(1), length=length)
     return BlockState(block, wanted, tuple(NodeId(holder) for holder in holders))
 
 
@@ -208,6 +209,48 @@ def test_a_node_sends_only_so_many_copies_at_once() -> None:
     nodes = live(*range(1, 11))
     assert len(copies(core.decide(states, nodes, 0.0))) == 3
     assert core.waiting == 17
+
+
+def test_small_copies_count_for_their_part() -> None:
+    """A node has as many bytes in flight as with whole copies, but no more than `PARTS` times as many copies."""
+    nodes = live(1, 2)
+    for length, at_once in ((100, 2), (50, 4), (25, 8), (1, 2 * PARTS), (0, 2 * PARTS)):
+        core = monitor(per_node=2)
+        states = [state(block, 1, wanted=2, length=length) for block in range(1, 101)]
+        begun = copies(core.decide(states, nodes, 0.0))
+        assert len(begun) == at_once == core.copying, length
+        assert core.busy(NodeId(1)) == core.busy(NodeId(2)) == 2
+        for block, target in begun:
+            core.received(block, NodeId(target))
+        assert core.busy(NodeId(1)) == core.busy(NodeId(2)) == core.copying == 0
+
+
+def test_what_a_copy_costs_does_not_change_on_its_way() -> None:
+    """An append makes the block longer while it is copied: what was counted is what is taken off again."""
+    core = monitor(per_node=2)
+    core.decide([state(1, 1, wanted=2, length=10)], live(1, 2), 0.0)
+    core.decide([state(1, 1, wanted=3, length=100)], live(1, 2, 3), 0.0)
+    for node in (2, 3):
+        core.received(1, NodeId(node))
+    assert core.busy(NodeId(1)) == 0
+    assert len(copies(core.decide([state(n, 1, wanted=2) for n in (4, 5)], live(1, 2), 1.0))) == 2
+
+
+def test_the_limit_of_the_cluster_counts_parts_too() -> None:
+    limits = Limits(per_node=100, in_all=1, whole_bytes=100)
+    core = ReplicationMonitor(random.Random(0), limits)
+    states = [state(block, 1, wanted=2, length=50) for block in range(1, 9)]
+    assert len(copies(core.decide(states, live(1, 2), 0.0))) == 2
+
+
+def test_no_more_is_looked_at_than_there_is_room_for() -> None:
+    """With everything under way that may be, what waits stays where it is."""
+    core = monitor(per_node=2)
+    states = [state(block, 1, wanted=2, length=50) for block in range(1, 31)]
+    assert len(copies(core.decide(states, live(1, 2), 0.0))) == 4
+    assert core.take(500, 2) == []
+    core.received(1, NodeId(2))
+    assert len(core.take(500, 2)) in (1, 2)
 
 
 def test_what_was_put_off_goes_on_when_copies_arrive() -> None:
