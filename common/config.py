@@ -97,7 +97,9 @@ class NameNodeConfig:
     cors_origins: tuple[
         str, ...
     ] = ()  # web pages of these origins may use WebHDFS; "*" is every one
-    max_transfers_per_node: int = 8  # repair copies one node sends or receives at a time
+    max_transfers_per_node: int = (
+        8  # repair copies one node sends or receives at a time; small ones count for a part
+    )
     faults: str = ""  # file with faults to inject, for trying a cluster out; "" = none, and no cost
     slow_operation_s: float = 1.0  # a call that takes longer is logged, with what held it up
     max_transfers: int = (
