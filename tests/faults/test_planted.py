@@ -24,8 +24,6 @@ from scripts.faults.workload import Client, Shared
 from twinfs.client import block_reader
 from twinfs.client.cli.cluster import named_proxy
 from twinfs.common.config import ClientConfig
-from twinfs.common.messages import BadReplica, ReportBadReplicas
-from twinfs.common.model import NodeId
 from twinfs.common.runtime import SystemClock
 
 from ..support.cluster import eventually
@@ -217,7 +215,10 @@ async def renamed(stage: Stage) -> None:
 
 
 async def damaged_source(stage: Stage) -> None:
-    """Of two copies one is lost and the other is damaged when it is to be copied."""
+    """Of two copies one is lost and the other is damaged when it is to be copied.
+
+    The node that copies is the only one who looks at the damage: it has to tell, or nothing will heal.
+    """
     await stage.put("/source/file", replication=2)
     damaged, lost = await stage.holders("/source/file")
     undo = await stage.damage(damaged, "/source/file")
@@ -228,7 +229,6 @@ async def damaged_source(stage: Stage) -> None:
     else:
         await eventually(lambda: copied_damage(stage), "the damage is copied", HEAL_LIMIT_S)
     await stage.restart(lost)
-    await report_bad(stage, "/source/file")
     await stage.until_healed()
     await stage.read("/source/file")
 
@@ -243,16 +243,6 @@ async def noticed(stage: Stage, damaged: str, undo: dict[str, Any]) -> bool:
 async def copied_damage(stage: Stage) -> bool:
     found = await asyncio.to_thread(facts.gather, stage.cluster)
     return sum("other bytes" in line for line in audit.check(found)) > 1
-
-
-async def report_bad(stage: Stage, path: str) -> None:
-    """What a reader does who met a bad copy, of every copy."""
-    (located,) = (await stage.fs.locate(path)).blocks
-    replicas = [
-        BadReplica(block=located.block.ref, node_id=NodeId(node.node_id), reason="corrupt")
-        for node in located.nodes
-    ]
-    await stage.fs.call("report_bad_replicas", ReportBadReplicas(replicas=replicas))
 
 
 async def answer_lost(stage: Stage) -> None:
@@ -322,6 +312,8 @@ def cluster_with(folder: Path, bug: str, datanodes: int = 4) -> Iterator[LocalFa
     with LocalFaultyCluster(
         folder,
         datanodes=datanodes,
+        # What a scenario damages is for those to find whom it is about.
+        datanode_options=("--scrub-bytes-per-s", "0"),
         modules=modules,
         environment={"PYTHONPATH": str(ROOT), "PLANTED_BUG": bug},
     ) as cluster:
