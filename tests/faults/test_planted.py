@@ -221,11 +221,12 @@ async def damaged_source(stage: Stage) -> None:
     """
     await stage.put("/source/file", replication=2)
     damaged, lost = await stage.holders("/source/file")
-    undo = await stage.damage(damaged, "/source/file")
+    block_id = (await stage.fs.locate("/source/file")).blocks[0].block.block_id
+    await stage.damage(damaged, "/source/file")
     await stage.kill(lost)
     if stage.heals:
         # Nothing can be copied before the good copy is back. What would be, by mistake, is time enough for.
-        await eventually(lambda: noticed(stage, damaged, undo), "it is noticed", HEAL_LIMIT_S)
+        await eventually(lambda: refused(stage, block_id), "a copy was refused", HEAL_LIMIT_S)
     else:
         await eventually(lambda: copied_damage(stage), "the damage is copied", HEAL_LIMIT_S)
     await stage.restart(lost)
@@ -233,10 +234,12 @@ async def damaged_source(stage: Stage) -> None:
     await stage.read("/source/file")
 
 
-async def noticed(stage: Stage, damaged: str, undo: dict[str, Any]) -> bool:
-    """A copy was tried and refused."""
+async def refused(stage: Stage, block_id: int) -> bool:
+    """A copy of the block was tried, and did not pass."""
     return any(
-        "does not match its digest" in stage.cluster.log_text(n) for n in stage.cluster.datanodes
+        f"block {block_id}: " in line and "does not match its digest" in line
+        for name in stage.cluster.datanodes
+        for line in stage.cluster.log_text(name).splitlines()
     )
 
 
