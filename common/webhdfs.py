@@ -313,6 +313,15 @@ async def require_creatable(ask: Ask, path: str, *, overwrite: bool, create_pare
     await ask("check_access", CheckAccess(path=path, rights=2))
 
 
+def accepts_gzip(header: str) -> bool:
+    """Whether an Accept-Encoding says so: "gzip;q=0" says the contrary."""
+    for part in header.lower().split(","):
+        coding, _, quality = part.partition(";")
+        if coding.strip() in ("gzip", "x-gzip"):
+            return not re.fullmatch(r"\s*q\s*=\s*0(\.0*)?\s*", quality)
+    return False
+
+
 # --- browsers ----------------------------------------------------------------------------------
 
 

@@ -28,6 +28,7 @@ from ...common.webhdfs import (
     JavaError,
     Origins,
     Parameters,
+    accepts_gzip,
     operation,
     path_of,
     remote_exception,
@@ -265,7 +266,7 @@ class WebHdfsApi:
         response = web.StreamResponse(
             headers={"Content-Type": "application/json;charset=utf-8", **cors}
         )
-        if "gzip" in request.headers.get(hdrs.ACCEPT_ENCODING, ""):
+        if accepts_gzip(request.headers.get(hdrs.ACCEPT_ENCODING, "")):
             response.enable_compression(web.ContentCoding.gzip)
         try:
             await response.prepare(request)
@@ -308,8 +309,8 @@ def _json(
     response = web.Response(status=status, body=body, headers=headers)
     if body:
         response.headers[hdrs.CONTENT_TYPE] = "application/json;charset=utf-8"
-        if len(body) > COMPRESS_FROM_BYTES and "gzip" in request.headers.get(
-            hdrs.ACCEPT_ENCODING, ""
+        if len(body) >= COMPRESS_FROM_BYTES and accepts_gzip(
+            request.headers.get(hdrs.ACCEPT_ENCODING, "")
         ):
             response.enable_compression(web.ContentCoding.gzip)
     else:

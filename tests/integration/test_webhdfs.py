@@ -388,6 +388,34 @@ def test_a_reader_may_go_when_it_has_enough(web: Web, place: str) -> None:
     assert hashlib.md5(web.open(f"{place}/f")).digest() == hashlib.md5(data_of(20 * MIB)).digest()
 
 
+def test_one_writer_at_a_time(web: Web, place: str) -> None:
+    """Appending is refused while another appends; who creates without overwriting is refused if another was quicker."""
+    web.create(f"{place}/f", b"before")
+    append = web.redirected("POST", f"{place}/f", "APPEND")
+    create = web.redirected("PUT", f"{place}/new", "CREATE")
+    with upload(append, CUT[0].replace("PUT", "POST")) as first, upload(create, CUT[0]) as late:
+        first.sendall(b"x" * 3_000_000)
+        late.sendall(b"x" * 3_000_000)
+
+        def refused() -> bool:
+            """As soon as the first has begun."""
+            answer = web.send("POST", append, body=b"")
+            writing = "org.apache.hadoop.hdfs.protocol.AlreadyBeingCreatedException"
+            return answer.status != 200 and answer.error == (403, writing)
+
+        wait_until(refused, "the first client's append begun")
+        assert web.open(f"{place}/f") == b"before"
+        assert web.create(f"{place}/new", b"quicker").status == 201
+        first.sendall(b"x" * 6_000_000)
+        late.sendall(b"x" * 6_000_000)
+        assert first.recv(65_536).startswith(b"HTTP/1.1 200 ")
+        told = late.recv(65_536)
+    assert told.startswith(b"HTTP/1.1 403 "), told
+    assert b"FileAlreadyExistsException" in told
+    assert web.open(f"{place}/new") == b"quicker"
+    assert web.status(f"{place}/f")["length"] == 6 + 9_000_000
+
+
 # --- names -------------------------------------------------------------------------------------
 
 NAMES = [
@@ -498,6 +526,21 @@ def test_a_large_directory_is_one_answer_in_gzip_if_wanted(web: Web, place: str)
     first = web.get(place, "LISTSTATUS_BATCH").json["DirectoryListing"]
     assert first["remainingEntries"] == count - 1_000
     assert web.status(place)["childrenNum"] == count
+
+
+@pytest.mark.parametrize(
+    ("header", "packed"),
+    [("gzip", True), ("br, GZIP;q=0.5", True), ("gzip;q=0, br", False), ("", False)],
+)
+def test_what_is_asked_for_packed_comes_packed(
+    web: Web, place: str, header: str, packed: bool
+) -> None:
+    for name in "abc":
+        web.put(f"{place}/{name}", "MKDIRS")
+    found = web.send("GET", web.url(place, "LISTSTATUS"), headers={"Accept-Encoding": header})
+    assert found.headers["Content-Encoding"] == ("gzip" if packed else None)
+    body = gzip.decompress(found.body) if packed else found.body
+    assert len(json.loads(body)["FileStatuses"]["FileStatus"]) == 3
 
 
 def test_renaming(web: Web, place: str) -> None:
@@ -990,6 +1033,33 @@ def test_browsers_must_show_that_the_page_means_it(web: Web, place: str) -> None
     assert web.send("PUT", url, headers={**browser, "X-XSRF-HEADER": ""}).status == 200
     location = web.redirected("PUT", f"{place}/f", "CREATE")
     assert web.send("PUT", location, body=b"x", headers=browser).status == 400
+
+
+def test_safe_mode(web: Web, place: str) -> None:
+    """Reading goes on; what changes anything is refused with the exception that clients wait upon."""
+
+    def switch(action: str) -> None:
+        told = web.send(
+            "POST",
+            f"http://{web.host}/v1/safe_mode",
+            body=json.dumps({"action": action}),
+            headers={"Content-Type": "application/json", "X-TwinFS-User": ROOT},
+        )
+        assert told.status == 200, told.body
+
+    web.create(f"{place}/f", b"here")
+    location = web.redirected("PUT", f"{place}/g", "CREATE")
+    switch("enter")
+    try:
+        safe = (403, "org.apache.hadoop.hdfs.server.namenode.SafeModeException")
+        assert web.open(f"{place}/f") == b"here"
+        assert web.put(f"{place}/d", "MKDIRS").error == safe
+        assert web.delete(f"{place}/f").error == safe
+        assert web.put(f"{place}/f", "RENAME", destination=f"{place}/x").error == safe
+        assert web.send("PUT", location, body=b"").error == safe
+    finally:
+        switch("leave")
+    assert web.put(f"{place}/d", "MKDIRS").json == {"boolean": True}
 
 
 # --- failures ----------------------------------------------------------------------------------

@@ -57,6 +57,14 @@ def test_csv(spark: Any, frame: Any) -> None:
     assert rows(spark.read.csv("/spark/csv", header=True, schema=schema)) == sorted(ROWS)
     assert "_SUCCESS" in names(spark, "/spark/csv")
     assert "_temporary" not in names(spark, "/spark/csv")
+    for kept in (ROWS, ROWS[:50]):  # the second replaces the first
+        part = frame.where(f"number < {len(kept)}")
+        part.write.partitionBy("region").mode("overwrite").csv("/spark/parts", header=True)
+        assert "region=south" in names(spark, "/spark/parts")
+        read = spark.read.csv("/spark/parts", header=True, schema=schema)
+        assert rows(read) == sorted(kept)
+        south = [row for row in kept if row[3] == "south"]
+        assert rows(read.where("region = 'south'")) == sorted(south)
 
 
 def test_parquet_with_partitions(spark: Any, frame: Any) -> None:
