@@ -13,7 +13,7 @@ help:
 	@echo "make interop  Hadoop, Spark and other clients of WebHDFS against it (needs Java)"
 	@echo "make check  format, lint, types, import layers"
 	@echo "make fmt    format the sources"
-	@echo "make fuzz   try the content codecs, /v1 and /webhdfs/v1 with many random inputs (TWINFS_FUZZ_EXAMPLES)"
+	@echo "make fuzz   try the content codecs and all that is served over HTTP with many random inputs (TWINFS_FUZZ_EXAMPLES)"
 	@echo "make chaos  twenty chaos runs of three minutes (SEEDS=\"3 4\": these)"
 	@echo "make bench  measure (see docs/performance.md)"
 	@echo "make docs   build the documentation in build/site"
@@ -53,7 +53,7 @@ bench: $(STAMP)
 
 fuzz: $(STAMP)
 	@TWINFS_FUZZ_EXAMPLES=$${TWINFS_FUZZ_EXAMPLES:-100000} FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-300} $(BIN)/python -m pytest -q --timeout 0 \
-		tests/unit/common/ipld/test_codecs.py tests/integration/test_webhdfs_fuzz.py tests/conformance/test_openapi.py
+		tests/unit/common/ipld/test_codecs.py tests/integration/test_http_fuzz.py tests/conformance/test_openapi.py
 
 docs: $(STAMP)
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -q && echo "the documentation is in build/site"

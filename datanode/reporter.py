@@ -174,6 +174,7 @@ class Reporter:
         self.page_key = answer.page_key
         await self._joined(answer.cluster_id, answer.node_id)
         self._cluster_id = answer.cluster_id
+        self.last_answer_s = self._clock.monotonic_s()
         log.info("registered as DataNode %d with %s", answer.node_id, self._url)
         self._registered.set()
         self._report_wanted.set()

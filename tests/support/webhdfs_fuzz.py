@@ -10,6 +10,7 @@ import contextlib
 import json
 import random
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
@@ -300,7 +301,12 @@ class _Wrong(Exception):
     pass
 
 
-async def fire(addresses: list[str], seed: int, numbers: range) -> Outcome:
+async def fire(
+    addresses: list[str],
+    seed: int,
+    numbers: range,
+    make: Callable[[int, int, int], Shot] = shot,
+) -> Outcome:
     """Send the requests of *numbers*: to the NameNode (first of *addresses*) and DataNodes."""
     outcome, left = Outcome(), iter(numbers)
 
@@ -308,7 +314,7 @@ async def fire(addresses: list[str], seed: int, numbers: range) -> Outcome:
         pool: dict[int, tuple[asyncio.StreamReader, asyncio.StreamWriter]] = {}
         try:
             for number in left:
-                each = shot(seed, number, len(addresses))
+                each = make(seed, number, len(addresses))
                 try:
                     await _one(each, addresses[each.half], pool, outcome)
                 except (_Wrong, TimeoutError) as error:
