@@ -29,6 +29,12 @@ def _positive(config: Any, *names: str) -> None:
             raise InvalidConfig(f"{name} must be greater than 0")
 
 
+def _ports(config: Any, *names: str) -> None:
+    for name in names:
+        if not 0 <= getattr(config, name) <= 65_535:
+            raise InvalidConfig(f"{name} must be between 0 and 65535, not {getattr(config, name)}")
+
+
 def _endpoint(url: str) -> None:
     if url not in ("", "program") and not url.startswith(("http://", "https://")):
         raise InvalidConfig(f"otlp_endpoint must be an http:// URL, not {url!r}")
@@ -120,6 +126,7 @@ class NameNodeConfig:
         _positive(self, "replication", "min_replicas", "heartbeat_interval_s", "lease_timeout_s")
         _positive(self, "readers", "cache_mib", "block_bytes", "max_request_bytes")
         _positive(self, "max_transfers_per_node", "stop_grace_s")
+        _ports(self, "port")
         _endpoint(self.otlp_endpoint)
         if self.block_bytes % MIB or self.block_bytes > MAX_BLOCK_BYTES:
             raise InvalidConfig("block_bytes must be a multiple of 1 MiB, 128 MiB at most")
@@ -196,6 +203,7 @@ class DataNodeConfig:
 
     def __post_init__(self) -> None:
         _positive(self, "max_connections", "transfer_memory_mib", "stall_timeout_s", "report_page")
+        _ports(self, "port", "data_port")
         if not self.dir:
             raise InvalidConfig("a DataNode needs at least one volume: --dir DIR")
         if len({str(Path(path).resolve()) for path in self.dir}) != len(self.dir):

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import importlib.metadata
 import io
 import json
 import os
 import platform
-import resource
 import select
 import shutil
-import socket
-import sqlite3
 import sys
 import tarfile
 import urllib.parse
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import click
 
@@ -31,14 +26,10 @@ from ...common.follow import GetGroups
 from ...common.messages import GetReport
 from ...common.runtime import SystemClock, format_time
 from ...common.watch import GetHistory, GetOverview, History, Overview
+from .diagnosis import diagnose, get
 from .support import Shell, human, json_option, print_json, shell_command, shown, table, to_plain
 
 SPARKS = "▁▂▃▄▅▆▇█"
-MAX_SKEW_S = 1.0
-FEW_FILES = 4_096
-LITTLE_SPACE = 0.1
-PROBE_S = 3.0
-MAX_ANSWER = 4 * 1024 * 1024
 CLEAR, HOME, ENTER, LEAVE = "\x1b[J", "\x1b[H", "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
 BOLD, DIM, RED, YELLOW, GREEN, PLAIN = (
     "\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[33m", "\x1b[32m", "\x1b[0m",
@@ -194,172 +185,27 @@ def _frame(found: Overview, past: History, columns: int, *, colours: bool) -> It
 # --- doctor ----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """What was looked at. *advice*: what to do about it."""
-
-    state: Literal["ok", "warning", "bad"]
-    what: str
-    found: str
-    advice: str = ""
-
-
-@shell_command(name="doctor")
+@click.command(name="doctor")
 @json_option
-def doctor_command(shell: Shell, as_json: bool) -> None:
-    """Check configuration, clocks, ports, versions, disks and limits, and say what to do."""
+@click.pass_context
+def doctor_command(ctx: click.Context, as_json: bool) -> None:
+    """Check configuration, clocks, ports, versions, disks and limits, and say what to do.
+
+    Servers that are configured on this machine are looked at as well: their directories, their ports. Exit 1: something is bad.
+    """
     worst = 0
-    for check in diagnose(shell):
+    for check in diagnose(ctx.find_root().obj):
         worst = max(worst, {"ok": 0, "warning": 0, "bad": 1}[check.state])
         if as_json:
             entry = {"state": check.state, "what": check.what, "found": check.found}
-            print(json.dumps(entry | {"advice": check.advice}, ensure_ascii=False))
+            print_json(entry | {"advice": check.advice})
             continue
         mark = {"ok": "ok  ", "warning": "WARN", "bad": "BAD "}[check.state]
         print(f"{mark}  {check.what}: {shown(check.found)}")
         if check.advice:
             print(f"      {check.advice}")
-    shell.failed = max(shell.failed, worst)
-
-
-def diagnose(shell: Shell) -> Iterator[Check]:
-    """All checks, the machine's own first; those of the cluster end where it can't be reached."""
-    yield from _local(shell)
-    clock = SystemClock()
-    began_ms = clock.wall_ms()
-    url = shell.config.namenode.split(",")[0]
-    try:
-        found: Overview = shell.call("overview", GetOverview())
-    except DfsError as error:
-        yield Check(
-            "bad",
-            "NameNode",
-            error.message,
-            f"Is it running at {url}? Set --namenode or TWINFS_NAMENODE if it is elsewhere.",
-        )
-        return
-    took_s = (clock.wall_ms() - began_ms) / 1000
-    yield Check("ok", "NameNode", f"{url} answers within {took_s:.2f} s")
-    yield _version("NameNode", found.version)
-    yield _skew("clock of the NameNode", found.time_ms - began_ms, took_s)
-    status, text = _get(urllib.parse.urlsplit(url).netloc, "/readyz")
-    if status == 200:
-        yield Check("ok", "readiness", "the NameNode takes reads and writes")
-    else:
-        yield Check("bad", "readiness", text.strip()[:300], "The problems named there come first.")
-    for problem in found.problems:
-        state: Literal["bad", "warning"] = "bad" if problem.severity == "critical" else "warning"
-        yield Check(state, "cluster", problem.text, problem.doing)
-    if not found.nodes:
-        yield Check(
-            "bad", "DataNodes", "none has registered", "Start one: dfs datanode --namenode URL"
-        )
-    for node in found.nodes:
-        yield from _node(node, clock)
-
-
-def _local(shell: Shell) -> Iterator[Check]:
-    yield Check("ok", "program", f"TwinFS {__version__}, Python {platform.python_version()}")
-    for role, kind in ROLES.items():
-        try:
-            kind(**{s.name: s.value for s in settings(kind, file=_config_file(shell))})
-        except DfsError as error:
-            yield Check("bad", f"configuration [{role}]", error.message, "See dfs config.")
-        else:
-            yield Check("ok", f"configuration [{role}]", "valid")
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < FEW_FILES:
-        yield Check(
-            "warning",
-            "open files",
-            f"{soft} allowed (hard limit {hard})",
-            f"A server here may need more: ulimit -n {min(hard, 65_536)}, or LimitNOFILE in its unit.",
-        )
-    else:
-        yield Check("ok", "open files", f"{soft} allowed")
-    if sqlite3.sqlite_version_info < (3, 35):
-        yield Check("bad", "SQLite", sqlite3.sqlite_version, "3.35 or newer is needed.")
-    else:
-        yield Check("ok", "SQLite", sqlite3.sqlite_version)
-
-
-def _config_file(shell: Shell) -> str | None:
-    options: dict[str, Any] = click.get_current_context().find_root().obj
-    found = options.get("config_file")
-    return str(found) if found else None
-
-
-def _version(what: str, version: str) -> Check:
-    if version == __version__:
-        return Check("ok", f"version of the {what}", version)
-    return Check(
-        "warning",
-        f"version of the {what}",
-        f"{version}; this program is {__version__}",
-        "They work together; still, bring all to one version.",
-    )
-
-
-def _skew(what: str, ahead_ms: int, took_s: float) -> Check:
-    # The answer was made somewhere between sending and receiving.
-    skew_s = ahead_ms / 1000 - took_s / 2
-    if abs(skew_s) <= MAX_SKEW_S + took_s / 2:
-        return Check("ok", what, f"within {MAX_SKEW_S:.0f} s of this machine's")
-    return Check(
-        "warning",
-        what,
-        f"{abs(skew_s):.1f} s {'ahead of' if skew_s > 0 else 'behind'} this machine's",
-        "Times of files will be off: run an NTP client (systemd-timesyncd, chrony) on both.",
-    )
-
-
-def _node(node: Any, clock: SystemClock) -> Iterator[Check]:
-    name = f"DataNode {node.address.data}"
-    if node.state == "dead":
-        return  # the cluster's problems say so
-    host, _, port = node.address.data.rpartition(":")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), PROBE_S).close()
-    except (OSError, ValueError) as error:
-        yield Check(
-            "bad",
-            name,
-            f"its data port can't be reached from here ({error})",
-            "Open the port in the firewall, or set --advertise to an address that all can reach.",
-        )
-    else:
-        yield Check("ok", name, "its data port can be reached")
-    began_ms = clock.wall_ms()
-    status, text = _get(node.address.http, "/v1/web/node")
-    if status != 200:
-        yield Check("warning", name, f"its HTTP port {node.address.http} does not answer", "")
-        return
-    took_s = (clock.wall_ms() - began_ms) / 1000
-    with contextlib.suppress(ValueError, KeyError, TypeError):
-        yield _skew(f"clock of {name}", json.loads(text)["time_ms"] - began_ms, took_s)
-    if node.version != __version__:
-        yield _version(name, node.version)
-    for volume in node.volumes:
-        if not volume.failure and volume.remaining_bytes < LITTLE_SPACE * volume.capacity_bytes:
-            yield Check(
-                "warning",
-                name,
-                f"{human(volume.remaining_bytes)} of {human(volume.capacity_bytes)} are free on {volume.path}",
-                "Add a volume or a node, or run the balancer.",
-            )
-
-
-def _get(address: str, path: str) -> tuple[int, str]:
-    """(status, body) of a GET; status 0 when nobody answers."""
-    connection = http.client.HTTPConnection(address, timeout=PROBE_S)
-    try:
-        connection.request("GET", path)
-        answer = connection.getresponse()
-        return answer.status, answer.read(MAX_ANSWER).decode("utf-8", "replace")
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        return 0, str(error)
-    finally:
-        connection.close()
+    if worst:
+        raise click.exceptions.Exit(worst)
 
 
 # --- support-bundle --------------------------------------------------------------------------------
@@ -407,13 +253,14 @@ def _collect(shell: Shell, logs: tuple[Path, ...]) -> Iterator[tuple[str, bytes]
         "packages": {d.metadata["Name"]: d.version for d in importlib.metadata.distributions()},
     }
     yield "machine.json", document(machine)
+    options: dict[str, Any] = click.get_current_context().find_root().obj
     config = {}
     for role, kind in ROLES.items():
         with contextlib.suppress(DfsError):
-            found = settings(kind, file=_config_file(shell))
+            found = settings(kind, file=options["config_file"])
             config[role] = {s.name: [_redacted(s.name, s.value), s.origin] for s in found}
     yield "configuration.json", document(config)
-    checks = [{"state": c.state, "what": c.what, "found": c.found} for c in diagnose(shell)]
+    checks = [{"state": c.state, "what": c.what, "found": c.found} for c in diagnose(options)]
     yield "doctor.json", document(checks)
     addresses = {"namenode": urllib.parse.urlsplit(shell.config.namenode.split(",")[0]).netloc}
     try:
@@ -429,7 +276,7 @@ def _collect(shell: Shell, logs: tuple[Path, ...]) -> Iterator[tuple[str, bytes]
     except DfsError as error:
         yield "unreachable.txt", f"{error.message}\n".encode()
     for name, address in addresses.items():
-        status, text = _get(address, "/metrics")
+        status, text = get(address, "/metrics")
         if status == 200:
             yield f"metrics/{name}.txt", text.encode()
     for place in logs:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import socket
 import sqlite3
+import subprocess
 import tarfile
 from pathlib import Path
 
 import pytest
 
 from twinfs.client import sync
+from twinfs.client.cli import diagnosis
 from twinfs.common import merkle, notes
 from twinfs.common.config import ClientConfig
 from twinfs.namenode.events import chain
 
-from ..integration.commands import Dfs
+from ..integration.commands import PROGRAM, Dfs
 from ..support.cluster import Cluster, running
 
 
@@ -160,6 +163,85 @@ def test_doctor_says_what_is_wrong(dfs: Dfs, tmp_path: Path) -> None:
         assert answer.code == 1
         assert "safe mode" in answer.out
         assert "Start one: dfs datanode" in answer.out
+        alone.add_datanode()
+        alone.wait_live(1)
+        alone.datanodes[0].kill()
+        answer = Dfs(alone.url, tmp_path).run("doctor")
+        assert answer.code == 1
+        assert "its data port can't be reached from here (Connection refused)" in answer.out
+        assert "Nothing listens there: start it again" in answer.out
+
+
+def checked(dfs: Dfs, *options: str) -> dict[str, tuple[str, str, str]]:
+    """What `dfs doctor` says of each thing: state, what it found, what to do."""
+    lines = [json.loads(line) for line in dfs.run(*options, "doctor", "--json").out.splitlines()]
+    return {one["what"]: (one["state"], one["found"], one["advice"]) for one in lines}
+
+
+def test_doctor_looks_at_what_is_configured_here(cluster: Cluster, tmp_path: Path) -> None:
+    """Directories and ports of servers on this machine: good ones, and each kind of bad one."""
+    port = cluster.url.rpartition(":")[2]
+    good = {"TWINFS_NAMENODE_DIR": str(cluster.folder / "nn"), "TWINFS_NAMENODE_PORT": port}
+    found = checked(Dfs(cluster.url, tmp_path, **good))
+    assert found["directory of the namenode"][0] in ("ok", "warning")  # the disk may be full
+    assert found["port of the namenode"][:2] == (
+        "ok",
+        f"a server of TwinFS listens at 127.0.0.1:{port}",
+    )
+    assert "directory of the datanode" not in found  # nobody said that there is one here
+    (tmp_path / "file").touch()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        bad = {
+            "TWINFS_NAMENODE_DIR": str(tmp_path / "file" / "below"),
+            "TWINFS_DATANODE_DIR": f"{tmp_path}/one,{tmp_path}/two",
+            "TWINFS_DATANODE_PORT": str(taken.getsockname()[1]),
+            "TWINFS_DATANODE_HOST": "127.0.0.1",
+        }
+        found = checked(Dfs(cluster.url, tmp_path, **bad))
+    assert found["directory of the namenode"][0] == "bad"
+    assert found["directory of the namenode"][1].endswith("file is no directory")
+    assert "is on the same disk as" in found["directory of the datanode"][1]
+    state, text, advice = found["port of the datanode"]
+    assert (state, text[:23]) == ("bad", "another program listens")
+    assert "set port of [datanode]" in advice
+
+
+def test_doctor_warns_of_volumes_in_memory(cluster: Cluster, tmp_path: Path) -> None:
+    if diagnosis.file_system(Path("/dev/shm").stat().st_dev) != "tmpfs":
+        pytest.skip("/dev/shm is on a disk here")
+    found = checked(Dfs(cluster.url, tmp_path, TWINFS_DATANODE_DIR="/dev/shm/twinfs"))
+    assert found["directory of the datanode"][0] == "warning"
+    assert "is in memory" in found["directory of the datanode"][1]
+
+
+def test_doctor_tells_of_a_configuration_that_can_not_be_read(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    (tmp_path / "bad.toml").write_text("[client")
+    dfs = Dfs(cluster.url, tmp_path)
+    found = checked(dfs, "--config", "bad.toml")
+    assert found["configuration [namenode]"][0] == "bad"
+    assert "is not valid TOML" in found["configuration [namenode]"][1]
+    assert "NameNode" not in found
+    assert dfs.run("--config", "bad.toml", "doctor").code == 1
+    found = checked(Dfs(cluster.url, tmp_path, TWINFS_DATANODE_PORT="99999"))
+    assert "port must be between 0 and 65535" in found["configuration [datanode]"][1]
+
+
+def test_doctor_knows_limits_clocks_and_versions(cluster: Cluster, tmp_path: Path) -> None:
+    environment = Dfs(cluster.url, tmp_path).environment()
+    command = f"ulimit -n 300; exec {PROGRAM} doctor --json"
+    done = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, text=True)
+    (files,) = [c for c in map(json.loads, done.stdout.splitlines()) if c["what"] == "open files"]
+    assert (files["state"], files["found"][:11]) == ("warning", "300 allowed")
+    assert "LimitNOFILE" in files["advice"]
+    assert diagnosis.skew("clock", 200, 0.0).state == "ok"
+    late = diagnosis.skew("clock", -90_000, 0.2)
+    assert (late.state, late.found[:13]) == ("warning", "90.1 s behind")
+    assert "NTP" in late.advice
+    assert diagnosis.version("NameNode", "0.0.1").state == "warning"
 
 
 def test_the_support_bundle_has_no_secrets(
