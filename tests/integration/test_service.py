@@ -84,6 +84,23 @@ def test_systemd_counts_the_units_as_well_shut_in(unit: Path) -> None:
     assert "Overall exposure level" in done.stdout
 
 
+def test_systemd_finds_nothing_wrong_with_the_timer(tmp_path: Path) -> None:
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd is not installed")
+    for path in (ROOT / "scripts" / "systemd").glob("twinfs-backup.*"):
+        text = path.read_text(encoding="utf-8").replace("/opt/twinfs/bin/dfs", "/bin/true")
+        (tmp_path / path.name).write_text(text, encoding="utf-8")
+    timer = tmp_path / "twinfs-backup.timer"
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(timer)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = [line for line in done.stderr.splitlines() if "twinfs" in line]
+    assert (done.returncode, said) == (0, []), done.stderr
+
+
 def test_stopping_cuts_off_what_does_not_end(tmp_path: Path) -> None:
     """Somebody asked for a file and does not read it; a block stream is half-way: after `stop_grace_s` the node ends all the same,
     and what was acknowledged is there when it comes back."""
@@ -129,7 +146,7 @@ def test_stopping_cuts_off_what_does_not_end(tmp_path: Path) -> None:
 
 
 def test_the_units_shut_the_services_in() -> None:
-    assert [path.stem for path in UNITS] == ["twinfs-datanode", "twinfs-namenode"]
+    assert [path.stem for path in UNITS] == ["twinfs-backup", "twinfs-datanode", "twinfs-namenode"]
     for unit in UNITS:
         text = unit.read_text(encoding="utf-8")
         for setting in ("NoNewPrivileges=yes", "ProtectSystem=strict", "CapabilityBoundingSet=\n"):
