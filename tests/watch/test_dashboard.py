@@ -42,6 +42,15 @@ def drop(page: Page, name: str, length: int) -> None:
     page.evaluate(DROP, [name, length])
 
 
+def slow_line(page: Page) -> None:
+    session = page.context.new_cdp_session(page)
+    session.send("Network.enable")
+    session.send(
+        "Network.emulateNetworkConditions",
+        {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 400_000},
+    )
+
+
 @pytest.fixture
 def complaints() -> Iterator[Complaints]:
     found = Complaints()
@@ -207,12 +216,7 @@ def test_a_file_is_dropped_and_an_upload_cancelled(
     expect(page.locator(".upload .badge.good")).to_have_count(1)
     assert fs.read_bytes(f"{folder}/drop.txt") == b"dropped"
     # A slow line: there is time to cancel.
-    session = page.context.new_cdp_session(page)
-    session.send("Network.enable")
-    session.send(
-        "Network.emulateNetworkConditions",
-        {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 400_000},
-    )
+    slow_line(page)
     page.evaluate(
         """() => {
           const data = new DataTransfer();
@@ -230,6 +234,24 @@ def test_a_file_is_dropped_and_an_upload_cancelled(
     wait_until(nothing_is_left, "what was begun is gone")
     with pytest.raises(PathNotFound):
         fs.stat(f"{folder}/never.bin")
+
+
+def test_a_browser_that_closes_leaves_nothing(
+    cluster: Cluster, fs: sync.FileSystem, folder: str, browser: Browser, complaints: Complaints
+) -> None:
+    """In the middle of an upload: what was begun goes, and its name was never there."""
+    page = open_page(browser, complaints)
+    page.goto(f"{cluster.url}/#/files{folder}")
+    expect(page.get_by_text("0 entries")).to_be_visible()
+    slow_line(page)
+    drop(page, "never.bin", 30_000_000)
+
+    def begun() -> bool:
+        return any(status.name.startswith(".never.bin.") for status in fs.list(folder))
+
+    wait_until(begun, "an upload under way")
+    page.context.close()
+    wait_until(lambda: list(fs.list(folder)) == [], "that nothing is left")
 
 
 def test_names_are_text_and_never_run(
