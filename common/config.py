@@ -40,6 +40,9 @@ def _endpoint(url: str) -> None:
         raise InvalidConfig(f"otlp_endpoint must be an http:// URL, not {url!r}")
 
 
+EVENT_READERS = ("permitted", "superusers", "everybody")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NameNodeConfig:
     """`dfs namenode`."""
@@ -88,6 +91,7 @@ class NameNodeConfig:
     checkpoint_interval_s: float = (
         3600.0  # how often the change stream is signed; 0: only when asked
     )
+    event_readers: str = "permitted"  # who sees events: each what he may list; "superusers" alone, as HDFS's inotify; or "everybody" all
     event_sinks: tuple[
         str, ...
     ] = ()  # nats://HOST:PORT/STREAM or kafka://HOST:PORT/TOPIC to publish to
@@ -128,6 +132,8 @@ class NameNodeConfig:
         _positive(self, "max_transfers_per_node", "stop_grace_s")
         _ports(self, "port")
         _endpoint(self.otlp_endpoint)
+        if self.event_readers not in EVENT_READERS:
+            raise InvalidConfig(f"event_readers must be one of {', '.join(EVENT_READERS)}")
         if self.block_bytes % MIB or self.block_bytes > MAX_BLOCK_BYTES:
             raise InvalidConfig("block_bytes must be a multiple of 1 MiB, 128 MiB at most")
         if self.dead_after_s <= 3 * self.heartbeat_interval_s:

@@ -91,7 +91,8 @@ def seal_pending(tx: Transaction, limit: int = 2_000) -> int:
     return len(rows)
 
 
-def _event(row: Row) -> Event:
+def event_of(row: Row) -> Event:
+    """What a row of `COLUMNS` says."""
     return Event(
         offset=row[0],
         time_ms=row[1],
@@ -122,7 +123,7 @@ def read_range(tx: Transaction, after: int, upto: int) -> list[Event]:
         " ORDER BY event_offset",
         (after, upto),
     )
-    return [_event(row) for row in rows]
+    return [event_of(row) for row in rows]
 
 
 def is_below(path: str, prefix: str) -> bool:
@@ -141,7 +142,7 @@ def read_events(tx: Transaction, after: int, limit: int, path_prefix: str = "") 
         f"SELECT {COLUMNS} FROM events WHERE event_offset > ? ORDER BY event_offset LIMIT ?",
         (after, limit),
     )
-    events = [_event(row) for row in rows]
+    events = [event_of(row) for row in rows]
     next_after = events[-1].offset if events else max(after, last if after > last else after)
     if path_prefix not in ("", "/"):
         prefix = path_prefix.rstrip("/")

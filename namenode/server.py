@@ -39,6 +39,7 @@ from .store import open_store
 from .store.base import MetadataStore, Transaction
 from .tail import Tail
 from .topology import Topology
+from .visible import Visibility
 
 log = logging.getLogger(__name__)
 
@@ -130,6 +131,7 @@ class NameNodeServer:
             store,
             tail,
             self._clock,
+            Visibility(store, self._clock, config.event_readers),
             who=dispatcher.caller,
             commit=dispatcher.commit_offset,
         )

@@ -1,5 +1,6 @@
 // The live event stream: what changes in the namespace, as it happens.
 
+import { currentUser } from "./api.js";
 import { h, name, replace } from "./dom.js";
 import { clock, count } from "./format.js";
 
@@ -32,6 +33,7 @@ export function events(main, state) {
     const query = new URLSearchParams({ after: after === null ? "latest-200" : String(after) });
     if (prefix.value.trim()) query.set("path", prefix.value.trim());
     if (kind.value) query.set("kind", kind.value);
+    if (currentUser()) query.set("user", currentUser());
     socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/v1/events/stream?${query}`);
     const mine = socket;
     socket.onopen = () => { wait = 500; status.textContent = "Following."; };

@@ -20,7 +20,8 @@ from ...common.runtime import Clock
 from ..groups import committed_offset, list_groups
 from ..permissions import Caller
 from ..store.base import MetadataStore
-from ..tail import CHUNK, Entry, Tail, matches, page_of
+from ..tail import Entry, Tail, matches, page_of
+from ..visible import Visibility
 
 log = logging.getLogger(__name__)
 MAX_FOLLOWERS: Final = 1_000
@@ -39,8 +40,16 @@ class EventsApi:
     """Reads of the stream; committing an offset is an operation like any other."""
 
     def __init__(
-        self, store: MetadataStore, tail: Tail, clock: Clock, *, who: Who, commit: Commit
+        self,
+        store: MetadataStore,
+        tail: Tail,
+        clock: Clock,
+        visible: Visibility,
+        *,
+        who: Who,
+        commit: Commit,
     ) -> None:
+        self._visible = visible
         self._store = store
         self._tail = tail
         self._clock = clock
@@ -59,7 +68,8 @@ class EventsApi:
 
     async def read(self, caller: Caller, request: ReadEvents) -> EventPage:
         """The operation "events"."""
-        entries, after = await self._page(request)
+        self._visible.admit(caller)
+        entries, after = await self._page(caller, request)
         return EventPage(
             events=[entry.event for entry in entries],
             last_offset=self._tail.last,
@@ -67,6 +77,7 @@ class EventsApi:
         )
 
     async def groups(self, caller: Caller, request: Any) -> Groups:
+        self._visible.admit(caller)
         found = await self._store.read(list_groups)
         last = max(self._tail.last, *(row[1] for row in found), 0)
         return Groups(
@@ -86,15 +97,14 @@ class EventsApi:
             after = await self._store.read(lambda tx: committed_offset(tx, name))
         return after or self._tail.first - 1
 
-    async def _page(self, request: ReadEvents) -> tuple[list[Entry], int]:
+    async def _page(self, caller: Caller, request: ReadEvents) -> tuple[list[Entry], int]:
         """(events that match, where to go on): waits as asked for when there is none."""
-        prefix = request.path_prefix.rstrip("/")
         after = await self._start(request)
         found: list[Entry] = []
         deadline_s = self._clock.monotonic_s() + request.wait_s
         looked = 0
         while len(found) < request.limit and looked < SCAN_LIMIT:
-            part = await self._tail.read(after, CHUNK)
+            part = await self._tail.read(after)
             if not part:
                 left_s = deadline_s - self._clock.monotonic_s()
                 if found or left_s <= 0 or self._closing.is_set():
@@ -104,21 +114,44 @@ class EventsApi:
                 await asyncio.sleep(GATHER_S)
                 continue
             looked += len(part)
-            for entry in part:
-                if len(found) >= request.limit:
-                    break
-                after = entry.event.offset
-                if matches(entry.event, prefix, request.kinds):
-                    found.append(entry)
+            chosen = await self._choose(caller, request, part)
+            room = request.limit - len(found)
+            after = (part if len(chosen) <= room else chosen[:room])[-1].event.offset
+            found += chosen[:room]
         return found, after
 
+    async def _choose(self, caller: Caller, wanted: ReadEvents, part: list[Entry]) -> list[Entry]:
+        """Of *part* what *caller* asks for and may see; *part* itself, if that is all of it."""
+        prefix, kinds = wanted.path_prefix.rstrip("/"), wanted.kinds
+        chosen = part
+        if prefix or kinds:
+            chosen = [entry for entry in part if matches(entry.event, prefix, kinds)]
+        if chosen and not self._visible.sees_all(caller):
+            seen = await self._visible.choose(caller, chosen)
+            # An end that he may not see is none that he could have asked for.
+            chosen = [entry for entry in seen if matches(entry.event, prefix, kinds)]
+        return chosen
+
+    async def _caller(self, request: web.Request) -> Caller:
+        """Who asks; PermissionDenied if he may not follow."""
+        # Browsers can't give a WebSocket headers.
+        user = request.headers.get("X-TwinFS-User", "") or request.query.get("user", "")
+        caller = await self._who(user, request.remote or "")
+        self._visible.admit(caller)
+        return caller
+
     async def poll(self, request: web.Request) -> web.Response:
-        """`?after=&limit=&path=&kind=&group=&wait_s=`: a page as JSON."""
+        """`?after=&limit=&path=&kind=&group=&wait_s=&user=`: a page as JSON."""
         try:
             wanted = _parse(request, self._tail.last)
+            caller = await self._caller(request)
             with self._tail.following():
-                entries, after = await self._page(wanted)
-            body = page_of(entries, self._tail.last, after)
+                entries, after = await self._page(caller, wanted)
+            whole = bool(entries) and self._visible.sees_all(caller)
+            if whole and entries[-1].event.offset - entries[0].event.offset == len(entries) - 1:
+                body = self._tail.page(entries, self._tail.last, after)
+            else:
+                body = page_of(entries, self._tail.last, after)
             return web.Response(body=body + b"\n", content_type="application/json")
         except DfsError as error:
             return _failed(error)
@@ -134,11 +167,11 @@ class EventsApi:
             if self._tail.followers >= MAX_FOLLOWERS:
                 raise Busy(f"{MAX_FOLLOWERS} consumers follow already")
             wanted = _parse(request, self._tail.last)
-            caller = await self._who(request.headers.get("X-TwinFS-User", ""), request.remote or "")
+            caller = await self._caller(request)
         except DfsError as error:
             return _failed(error)
         await socket.prepare(request)
-        sender = asyncio.ensure_future(self._send(socket, wanted))
+        sender = asyncio.ensure_future(self._send(socket, caller, wanted))
         closing = asyncio.ensure_future(self._closing.wait())
         receiver = asyncio.ensure_future(self._receive(socket, wanted.group, caller))
         tasks = {sender, closing, receiver}
@@ -153,26 +186,27 @@ class EventsApi:
                 if isinstance(result, DfsError) and not socket.closed:
                     with contextlib.suppress(ConnectionError, RuntimeError):
                         await socket.send_str(codec.to_json(failure_of(result)).decode())
+                elif isinstance(result, Exception) and not isinstance(result, OSError):
+                    log.error("a consumer's stream failed", exc_info=result)
             with contextlib.suppress(ConnectionError, RuntimeError, TimeoutError):
                 async with asyncio.timeout(5.0):
                     await socket.close()
         return socket
 
-    async def _send(self, socket: web.WebSocketResponse, wanted: ReadEvents) -> None:
-        prefix = wanted.path_prefix.rstrip("/")
+    async def _send(
+        self, socket: web.WebSocketResponse, caller: Caller, wanted: ReadEvents
+    ) -> None:
         after = told = await self._start(wanted)
         told_s = float("-inf")  # a consumer hears at once where it begins
         while True:
-            part = await self._tail.read(after, CHUNK)
-            found = part
-            if prefix or wanted.kinds:
-                found = [entry for entry in part if matches(entry.event, prefix, wanted.kinds)]
+            part = await self._tail.read(after)
+            found = await self._choose(caller, wanted, part)
             if part:
                 after = part[-1].event.offset
             now_s = self._clock.monotonic_s()
             if found or ((after != told or told_s < 0) and now_s - told_s > PROGRESS_S):
                 async with asyncio.timeout(SEND_TIMEOUT_S):
-                    if found is part:
+                    if part and found is part:
                         body = self._tail.page(part, self._tail.last, after)
                     else:
                         body = page_of(found, self._tail.last, after)
@@ -210,7 +244,7 @@ def _failed(error: DfsError) -> web.Response:
 def _parse(request: web.Request, last: int) -> ReadEvents:
     """The query as a message. `after=latest` is what comes from now on, `after=latest-N` N events before."""
     query = request.query
-    unknown = sorted(set(query) - {"after", "limit", "path", "kind", "group", "wait_s"})
+    unknown = sorted(set(query) - {"after", "limit", "path", "kind", "group", "wait_s", "user"})
     if unknown:
         raise InvalidRequest(f"unknown parameter {unknown[0]!r}")
     after = query.get("after", "0")

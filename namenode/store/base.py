@@ -155,9 +155,9 @@ class MetadataStore(Protocol):
     def statistics(self) -> tuple[int, int]:
         """(groups committed, operations in them)."""
 
-    # Called on the event loop with the last sealed offset, soon after it has moved; None in a store that can't tell
-    # (then somebody has to look). Set by whoever wants to know.
-    tell_sealed: Callable[[int], None] | None
+    # Called on the event loop with rows of events (columns as in `namenode/events.py`), in order and without a gap, soon after they
+    # were sealed and made durable; never in a store that can't tell (then somebody has to look). Set by whoever wants to know.
+    tell_sealed: Callable[[Sequence[Row]], None] | None
 
     def pressure(self) -> Pressure:
         """For the metrics; cheap."""

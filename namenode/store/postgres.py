@@ -115,7 +115,9 @@ class PostgresStore:
         self._ids: dict[str, list[int]] = {}
         self._id_lock = threading.Lock()
         self._closed = False
-        self.tell_sealed: Callable[[int], None] | None = None  # never called: others commit, too
+        self.tell_sealed: Callable[[Sequence[Row]], None] | None = (
+            None  # never called: others commit, too
+        )
 
     @classmethod
     async def open(cls, url: str, *, clock: Clock, owner: str, group: str) -> PostgresStore:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
 import fcntl
 import os
@@ -116,6 +117,10 @@ class WriteTransaction:
         self._written = 0
         self._sealer = Sealer.load(self)
         self._sealed = (self._sealer.offset, self._sealer.last_hash)
+        self._rows: list[Row] = []  # sealed in this group
+        # (group, rows that it sealed), until they are durable and somebody has been told.
+        self.fresh: collections.deque[tuple[int, list[Row]]] = collections.deque()
+        self.number: Callable[[], int] = lambda: 0  # of the group that is being committed
         self.answers: dict[RequestId, bytes] = {}
         # Requests that came as resent. Their first sending may still arrive, over the connection that was given up.
         self.resent: dict[RequestId, None] = {}
@@ -168,14 +173,10 @@ class WriteTransaction:
     def writes(self) -> int:
         return self._written
 
-    @property
-    def sealed(self) -> int:
-        """The last offset that was committed."""
-        return self._sealed[0]
-
     def before_commit(self) -> None:
         if self._events:
-            self._executemany(INSERT, self._sealer.seal(self._events))
+            self._rows = self._sealer.seal(self._events)
+            self._executemany(INSERT, self._rows)
         if self.answers:
             now_ms = self._clock.wall_ms()
             self._executemany(answers.INSERT, answers.rows(self.answers, now_ms))
@@ -189,12 +190,16 @@ class WriteTransaction:
         self._events.clear()
         self.answers.clear()
         self._sealed = (self._sealer.offset, self._sealer.last_hash)
+        if self._rows:
+            self.fresh.append((self.number(), self._rows))
+            self._rows = []
 
     def rolled_back(self) -> None:
         if self._epoch.value % 2:
             self._epoch.value += 1
         self._changed = False
         self._events.clear()
+        self._rows = []
         self.answers.clear()
         self._cache.clear()
         self.holders.clear()
@@ -226,8 +231,8 @@ class SqliteStore:
         self._loop = asyncio.get_running_loop()
         self._lock = _lock_file(path)
         self._closed = False
-        self.tell_sealed: Callable[[int], None] | None = None
-        self._told = 0
+        self.tell_sealed: Callable[[Sequence[Row]], None] | None = None
+        self._telling = threading.Lock()
         cache_kib = cache_mib * 1024
         try:
             self._connection = connect(path, cache_kib=cache_kib // 2)
@@ -240,7 +245,9 @@ class SqliteStore:
         except BaseException:
             os.close(self._lock)
             raise
-        self._writer = GroupWriter(self._connection, self._write, self._deliver, path=path)
+        writer = GroupWriter(self._connection, self._write, self._deliver, path=path)
+        self._writer = writer
+        self._write.number = lambda: writer.committing
         self._reads: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._readers = [
             threading.Thread(
@@ -348,13 +355,20 @@ class SqliteStore:
             else:
                 assert job.result is not None
                 replies.setdefault(token[0], []).append((token[1], job.result))
-        # The loop may be closed if the process is going down; then nobody waits.
-        tell, sealed = self.tell_sealed, self._write.sealed
-        if sealed == self._told:
-            tell = None
-        self._told = sealed
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(_settle, done, replies, refusals, tell, sealed)
+        # The groups of the writing and of the syncing thread may come at once: rows are told of in their order. The loop
+        # may be closed if the process is going down; then nobody waits.
+        with self._telling, contextlib.suppress(RuntimeError):
+            rows = self._durable_rows()
+            tell = self.tell_sealed if rows else None
+            self._loop.call_soon_threadsafe(_settle, done, replies, refusals, tell, rows)
+
+    def _durable_rows(self) -> list[Row]:
+        """Events that nobody has been told of, of groups that are durable; none once the disk has failed."""
+        fresh, durable = self._write.fresh, self._writer.durable
+        rows: list[Row] = []
+        while fresh and fresh[0][0] <= durable:
+            rows += fresh.popleft()[1]
+        return [] if self._writer.broken is not None else rows
 
     # --- reading ---
 
@@ -441,11 +455,11 @@ def _settle(
     done: list[Delivery],
     replies: Mapping[ReplySink, list[tuple[int, bytes]]],
     refusals: Sequence[tuple[ReplySink, int, BaseException]],
-    tell: Callable[[int], None] | None = None,
-    sealed: int = 0,
+    tell: Callable[[Sequence[Row]], None] | None = None,
+    rows: Sequence[Row] = (),
 ) -> None:
     if tell is not None:
-        tell(sealed)
+        tell(rows)
     for sink, found in replies.items():
         sink.answered(found)
     for sink, call_id, error in refusals:

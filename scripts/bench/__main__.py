@@ -23,6 +23,7 @@ GROUPS = {
     "webhdfs": ("webhdfs", "measure", "WebHDFS: 1 GiB written and read, beside the native client"),
     "questions": ("webhdfs", "measure_questions", "WebHDFS: GETFILESTATUS over 32 connections"),
     "command": ("metadata", "measure_command", "dfs ls as a process"),
+    "events": ("events", "measure", "the change stream: writers, with three consumers and without"),
     "namenode": ("scale", "measure", "a NameNode with a million files: memory, restart, paging"),
     "dashboard": ("dashboard", "measure", "the dashboard in Chromium, a million files"),
     "peer": ("peers", "measure_add", "content added to a peer"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import threading
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ import pytest
 
 from twinfs.client import sync
 from twinfs.common.config import ClientConfig
+from twinfs.common.messages import Mkdirs, MkdirsMany
 from twinfs.common.runtime import elapsed_timer
 
+from ..integration.commands import Dfs
 from ..support.cluster import Cluster, running, wait_until
 from .conftest import ask
 
@@ -106,15 +109,15 @@ async def collect(
     found: list[Any] = []
     async with (
         aiohttp.ClientSession() as session,
-        session.ws_connect(f"{url}/v1/events/stream?{query}") as socket,
+        session.ws_connect(f"{url}/v1/events/stream?{query}") as stream,
     ):
         async with asyncio.timeout(limit_s):
-            async for message in socket:
+            async for message in stream:
                 page = json.loads(message.data)
                 assert "code" not in page, page
                 found += page["events"]
                 if commit and page["events"]:
-                    await socket.send_str(json.dumps({"commit": page["events"][-1]["offset"]}))
+                    await stream.send_str(json.dumps({"commit": page["events"][-1]["offset"]}))
                 if len(found) >= wanted:
                     return found
     return found
@@ -174,11 +177,11 @@ async def test_a_consumer_that_sends_nonsense_is_told_and_let_go(cluster: Cluste
     for text in ("nonsense", '{"commit": "x"}', '{"other": 1}', '{"commit": 1}'):
         async with (
             aiohttp.ClientSession() as session,
-            session.ws_connect(f"{cluster.url}/v1/events/stream?after=latest") as socket,
+            session.ws_connect(f"{cluster.url}/v1/events/stream?after=latest") as stream,
         ):
-            await socket.send_str(text)
+            await stream.send_str(text)
             async with asyncio.timeout(20):
-                answers = [json.loads(message.data) async for message in socket]
+                answers = [json.loads(message.data) async for message in stream]
             assert answers[-1]["code"] == "invalid-request", text
 
 
@@ -209,3 +212,125 @@ def test_what_is_no_longer_kept_is_a_typed_error(tmp_path: Path) -> None:
         assert (first % 256, first > 0) == (0, True)
         assert get(small, f"after={first}")["events"][0]["offset"] == first + 1
         assert get(small, "after=0")["events"][0]["offset"] == first + 1
+        # The same over the other ways: what is gone is said, and nothing is skipped silently.
+        told = asyncio.run(first_message(f"{small.url}/v1/events/stream?after=5"))
+        assert (told["code"], told["message"]) == ("events-gone", answer.json()["message"])
+        assert (
+            ask(f"{small.url}/v1/commit_offset", body={"group": "late", "offset": 3}).status == 200
+        )
+        behind = ask(f"{small.url}/v1/events?group=late")
+        assert (behind.status, behind.json()["code"]) == (410, "events-gone")
+        told = asyncio.run(first_message(f"{small.url}/v1/events/stream?group=late"))
+        assert told["code"] == "events-gone"
+        dfs = Dfs(small.url, tmp_path, USER="root", LOGNAME="root")
+        for words in (("--after", "5"), ("--group", "late"), ("--follow", "--after", "5")):
+            assert f"go on after {first}" in dfs.fails("events", *words, code=1)
+        dfs("events", "seek", "late", str(first))
+        assert dfs.json("events", "--group", "late")[0]["offset"] == first + 1
+
+
+async def first_message(url: str, **headers: str) -> Any:
+    async with (
+        aiohttp.ClientSession(headers=headers) as session,
+        session.ws_connect(url) as stream,
+    ):
+        async with asyncio.timeout(30):
+            return json.loads((await stream.receive()).data)
+
+
+async def test_one_who_reads_nothing_holds_up_nobody(cluster: Cluster, folder: str) -> None:
+    """A connection that takes no bytes fills up and waits by itself: others get everything, writers are answered."""
+    start = await asyncio.to_thread(last_offset, cluster)
+    host, _, port = cluster.namenode.facts["http"].rpartition(":")
+    with socket.socket() as stuck:
+        stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        stuck.connect((host, int(port)))
+        stuck.sendall(
+            f"GET /v1/events/stream?after={start} HTTP/1.1\r\nHost: {host}:{port}\r\n"
+            "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+            "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode()
+        )
+        assert stuck.recv(12) == b"HTTP/1.1 101"
+        name = "x" * 200
+        paths = [f"{folder}/{name}-{n:05}" for n in range(12_000)]  # megabytes of events
+
+        def write() -> None:
+            with sync.FileSystem(ClientConfig(namenode=cluster.url, user="root")) as fs:
+                for first in range(0, len(paths), 500):
+                    fs.call(
+                        "mkdirs_many",
+                        MkdirsMany(
+                            directories=[Mkdirs(path=p) for p in paths[first : first + 500]]
+                        ),
+                    )
+
+        reading = collect(cluster.url, f"after={start}&path={folder}", len(paths), limit_s=90.0)
+        _, found = await asyncio.gather(asyncio.to_thread(write), reading)
+        assert [event["path"] for event in found] == paths
+
+
+# --- who may read ---
+
+
+async def all_ways(cluster: Cluster, user: str, folder: str, start: int) -> list[list[str]]:
+    """What *user* sees below *folder*: by polling, on a WebSocket (by header and by query), by the operation."""
+    query = f"after={start}&path={folder}"
+    headers = {"X-TwinFS-User": user}
+    answer = await asyncio.to_thread(ask, f"{cluster.url}/v1/events?{query}", headers=headers)
+    assert answer.status == 200, answer.body
+    stream = f"{cluster.url}/v1/events/stream?{query}"
+    body = {"after": start, "path_prefix": folder}
+    operation = await asyncio.to_thread(ask, f"{cluster.url}/v1/events", body=body, headers=headers)
+    pages = [
+        answer.json(),
+        await first_message(stream, **headers),
+        await first_message(f"{stream}&user={user}"),
+        operation.json(),
+    ]
+    return [paths(page) for page in pages]
+
+
+async def test_events_follow_the_permissions_of_their_directories(
+    cluster: Cluster, fs: sync.FileSystem, folder: str
+) -> None:
+    start = await asyncio.to_thread(last_offset, cluster)
+
+    def write() -> None:
+        fs.mkdirs(f"{folder}/open", mode=0o755)
+        fs.mkdirs(f"{folder}/closed", mode=0o700)
+        fs.mkdirs(f"{folder}/open/a")
+        fs.mkdirs(f"{folder}/closed/secret")
+        fs.rename(f"{folder}/closed/secret", f"{folder}/open/b")
+
+    await asyncio.to_thread(write)
+    for seen in await all_ways(cluster, "root", folder, start):
+        assert seen[1:] == [
+            *(f"{folder}/{name}" for name in ("closed", "open/a", "closed/secret")),
+            f"{folder}/closed/secret",
+        ]
+    for seen in await all_ways(cluster, "bob", folder, start):
+        assert seen[1:] == [f"{folder}/closed", f"{folder}/open/a", ""]
+    # Nobody learns by asking for it that something happened where he may not look.
+    for seen in await all_ways(cluster, "bob", f"{folder}/closed/secret", start):
+        assert seen == []
+
+
+def test_the_stream_can_be_for_superusers_alone(tmp_path: Path) -> None:
+    options = ("--event-readers", "superusers", "--safe-mode-nodes", "0")
+    with running(tmp_path, datanodes=0, namenode_options=options) as strict:
+        for query in ("", "?group=x"):
+            answer = ask(f"{strict.url}/v1/events{query}")
+            assert (answer.status, answer.json()["code"]) == (403, "permission-denied")
+        for operation in ("events", "event_groups"):
+            answer = ask(f"{strict.url}/v1/{operation}", body={}, headers={"X-TwinFS-User": "bob"})
+            assert (answer.status, answer.json()["code"]) == (403, "permission-denied")
+        assert ask(f"{strict.url}/v1/events", headers={"X-TwinFS-User": "root"}).status == 200
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            asyncio.run(first_message(f"{strict.url}/v1/events/stream"))
+        assert refused.value.status == 403
+
+
+def test_an_unknown_rule_ends_the_start_with_one_line(tmp_path: Path) -> None:
+    options = ("--event-readers", "friends")
+    with pytest.raises(AssertionError, match="event_readers must be one of"):
+        Cluster(tmp_path, datanodes=0, namenode_options=options).start()
