@@ -81,6 +81,9 @@ class Exchange:
         self._on_lie = on_lie
         self._searched: dict[bytes, float] = {}
         self._flights: dict[bytes, asyncio.Task[bytes]] = {}
+        self.received_bytes = 0  # of blocks, verified
+        self.received_blocks = 0
+        self.failures = 0  # requests to peers that brought none
         self._changed = asyncio.Event()  # a peer became free, or a new one is known
 
     async def block(self, cid: Cid, *, root: Cid | None = None) -> bytes:
@@ -191,18 +194,23 @@ class Exchange:
                 else:
                     verify(cid, data)
         except _Missing:
+            self.failures += 1
             ranking.lacks(name, key)
             raise
         except (ChecksumMismatch, InvalidContent) as error:
+            self.failures += 1
             ranking.lied(name)
             log.warning("%s sends wrong bytes for %s; it is not asked again", name, cid)
             if self._on_lie is not None:
                 self._on_lie(name, cid)
             raise error
         except DfsError:
+            self.failures += 1
             ranking.failed(name, self._clock.monotonic_s())
             raise
         else:
+            self.received_bytes += len(data)
+            self.received_blocks += 1
             ranking.received(name, len(data), self._clock.monotonic_s() - began_s)
             return data
         finally:

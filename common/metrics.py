@@ -155,6 +155,37 @@ def gauges(name: str, text: str, label: str, values: Mapping[str, float]) -> Met
     return family
 
 
+def pairs(
+    name: str, text: str, labels: tuple[str, str], values: Mapping[tuple[str, str], float]
+) -> Metric:
+    """A family of counters with two labels; its name without the `_total`."""
+    family = CounterMetricFamily(name, text, labels=labels)
+    for value, number in values.items():
+        family.add_metric(value, number)
+    return family
+
+
+def lookups(values: Mapping[str, tuple[float, float]]) -> Metric:
+    """Of caches: (hits, misses) by the cache's name. The same family in every process."""
+    found: dict[tuple[str, str], float] = {}
+    for cache, (hits, misses) in values.items():
+        found |= {(cache, "hit"): hits, (cache, "miss"): misses}
+    text = "Looks into caches, by what came of them."
+    return pairs("twinfs_cache_lookups", text, ("cache", "result"), found)
+
+
+def group_sizes(name: str, bounds: Sequence[int], sizes: Sequence[int], operations: int) -> Metric:
+    """A histogram of operations made durable together; *sizes*: groups that fit under each of *bounds*, and the larger ones."""
+    buckets: list[tuple[str, float]] = []
+    below = 0
+    for bound, count in zip((*map(float, bounds), float("inf")), sizes, strict=True):
+        below += count
+        buckets.append(("+Inf" if bound == float("inf") else repr(bound), below))
+    family = HistogramMetricFamily(name, "Operations committed by one fsync.")
+    family.add_metric([], buckets, operations)
+    return family
+
+
 Source = Callable[[], Iterable[Metric]]
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import logging
 import re
 import socket
 from collections.abc import Callable
@@ -18,7 +19,9 @@ from typing import Any
 from aiohttp import web
 
 from .http_body import Rest
+from .http_metrics import HttpMetrics
 
+log = logging.getLogger(__name__)
 MAX_LINE_BYTES = 256 * 1024
 LINE_START_BYTES = 40  # of a request line that are kept
 ANSWERED_WHEN_CLOSED = b"/webhdfs/v1"  # what is never a stream without an end
@@ -267,8 +270,15 @@ class _Server:
 class Runner(web.AppRunner):
     """An AppRunner whose server takes raw UTF-8 in request lines, as long ones as paths can be."""
 
-    def __init__(self, app: web.Application, **more: Any) -> None:
-        super().__init__(app, access_log=None, max_line_size=MAX_LINE_BYTES, **more)
+    def __init__(
+        self, app: web.Application, *, counted: HttpMetrics | None = None, **more: Any
+    ) -> None:
+        """*counted*: is told of every answer."""
+        if counted is not None:
+            more["access_log_class"] = counted.logger()
+        # Nothing is logged: with a logger, aiohttp tells the class of answers.
+        told = log if counted is not None else None
+        super().__init__(app, access_log=told, max_line_size=MAX_LINE_BYTES, **more)
 
     async def _make_server(self) -> Any:
         return _Server(await super()._make_server())

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from . import disk
 from .errors import Busy, DfsError, DiskFull, InternalError, ShuttingDown, StoreDamaged, StoreError
@@ -451,6 +451,15 @@ class PlainHooks:
     def rolled_back(self) -> None: ...
 
 
+class Commits(NamedTuple):
+    """What a writer has committed: groups by the bound their size fits under, operations, time in fsync; and what waits."""
+
+    sizes: tuple[int, ...]
+    operations: int
+    sync_s: float
+    queued: int
+
+
 class Database:
     """A SQLite file with a group-committing writer and a reader connection for each thread.
 
@@ -485,6 +494,11 @@ class Database:
     @property
     def broken(self) -> DfsError | None:
         return self._writer.broken
+
+    @property
+    def commits(self) -> Commits:
+        writer = self._writer
+        return Commits(tuple(writer.sizes), writer.operations, writer.sync_s, writer.queued)
 
     def run(self, operation: Callable[[sqlite3.Connection], T]) -> T:
         return self.submit(operation).result()

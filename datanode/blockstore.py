@@ -553,6 +553,15 @@ class BlockStore:
         """How many replicas are finalized."""
         return max(0, sum(volume.replicas for volume in self.volumes if not volume.failure))
 
+    def states(self) -> dict[str, int]:
+        """Replicas by state; damaged ones are finalized, too."""
+        damaged = sum(len(volume.index.damaged) for volume in self.volumes if not volume.failure)
+        return {
+            "finalized": self.totals(),
+            "writing": len(self._writing),
+            "damaged": damaged,
+        }
+
     def release_thread(self) -> None:
         """Let go of what the calling thread holds; before it ends."""
         for volume in self.volumes:

@@ -32,6 +32,8 @@ class Content:
         self._threads = threads
         self._asked: list[tuple[bytes, asyncio.Future[Opened | None]]] = []
         self._visits = 0
+        self.hits = 0  # blocks that were here
+        self.misses = 0
 
     async def run(self, call: Callable[..., T], *args: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call, *args)
@@ -69,6 +71,10 @@ class Content:
                     future.cancel()
                 return
             for (_, future), answer in zip(asked, done.result(), strict=True):
+                if answer is None:
+                    self.misses += 1
+                else:
+                    self.hits += 1
                 if future.cancelled():
                     if isinstance(answer, Opened) and answer.descriptor >= 0:
                         os.close(answer.descriptor)
@@ -88,8 +94,11 @@ class Content:
         if cid.is_identity:
             return cid.digest
         try:
-            return await self.local(cid)
+            found = await self.local(cid)
+            self.hits += 1
+            return found
         except (BlockNotFound, Unsupported):
+            self.misses += 1
             if self.remote is None:
                 raise ContentNotFound(f"the block {cid} is not here") from None
         return await self.remote.block(cid)

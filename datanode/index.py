@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from ..common import disk
 from ..common.checksum import digest_of
 from ..common.errors import DfsError, StoreDamaged, StoreTooNew
-from ..common.sqlite import Database, database_error
+from ..common.sqlite import Commits, Database, database_error
 
 FORMAT_VERSION = 1
 SCHEMA = """
@@ -317,6 +317,11 @@ class Index:
         """Why the index can't be written any more; "" while it can."""
         broken = self._database.broken
         return "" if broken is None else broken.message
+
+    @property
+    def commits(self) -> Commits:
+        """What its writer has committed so far."""
+        return self._database.commits
 
     def release_reader(self) -> None:
         self._database.release_reader()

@@ -10,9 +10,22 @@ from collections.abc import Callable, Iterator, Mapping
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
+from ..client.exchange import Exchange
 from ..common.framing import FrameSocket
-from ..common.metrics import Counts, Exposition, Histograms, counter, gauge, gauges
+from ..common.metrics import (
+    Counts,
+    Exposition,
+    Histograms,
+    counter,
+    gauge,
+    gauges,
+    group_sizes,
+    lookups,
+    pairs,
+    total,
+)
 from ..common.runtime import elapsed_timer
+from ..common.sqlite import GROUP_SIZES
 from ..common.transfer import (
     OpenReplica,
     ReadBlock,
@@ -23,6 +36,7 @@ from ..common.transfer import (
     WriteMany,
 )
 from .blockstore import BlockStore
+from .content import Content
 from .scrubber import Pass
 
 log = logging.getLogger(__name__)
@@ -33,6 +47,16 @@ NAMES: dict[type, str] = {
     ReadMany: "read_many",
     OpenReplica: "open_replica",
     ReplicaInfo: "replica_info",
+}
+
+
+# Where most bytes of a request go, as this node sees it.
+DIRECTIONS: dict[type, str] = {
+    WriteBlock: "received",
+    WriteMany: "received",
+    ReadBlock: "sent",
+    ReadMany: "sent",
+    OpenReplica: "sent",
 }
 
 
@@ -70,7 +94,7 @@ class StreamMetrics:
         self._slow_s = slow_s
         self._lock = threading.Lock()
         self.latencies = Histograms()
-        self.errors = Counts()
+        self.errors: dict[tuple[str, str], int] = {}  # by direction and code
         self.bytes = Counts()
 
     def traffic(self) -> dict[str, int]:
@@ -81,8 +105,16 @@ class StreamMetrics:
             "received_bytes": int(self.bytes.get("received")),
             "sent_bytes": int(self.bytes.get("sent")),
             "requests": requests,
-            "errors": int(sum(self.errors.snapshot().values())),
+            "errors": self.failures(),
         }
+
+    def failed(self, direction: str, code: str) -> None:
+        with self._lock:
+            self.errors[direction, code] = self.errors.get((direction, code), 0) + 1
+
+    def failures(self) -> int:
+        with self._lock:
+            return sum(self.errors.values())
 
     @contextlib.contextmanager
     def timed(self, connection: FrameSocket, request: Request) -> Iterator[Timing]:
@@ -101,7 +133,7 @@ class StreamMetrics:
             self.bytes.add("received", connection.received_bytes - received)
             self.bytes.add("sent", connection.sent_bytes - sent)
             if connection.error_code:
-                self.errors.add(connection.error_code)
+                self.failed(DIRECTIONS.get(type(request), "none"), connection.error_code)
             level = logging.WARNING if took_s > self._slow_s else logging.DEBUG
             if log.isEnabledFor(level):
                 moved = connection.received_bytes - received + connection.sent_bytes - sent
@@ -132,11 +164,13 @@ class StreamMetrics:
             "direction",
             {"received": 0, "sent": 0} | self.bytes.snapshot(),
         )
-        yield counter(
+        with self._lock:
+            errors = dict(self.errors)
+        yield pairs(
             "twinfs_datanode_request_errors",
-            "Requests answered by an error, by its code.",
-            "code",
-            self.errors.snapshot(),
+            "Requests answered by an error, by where most of their bytes go and its code.",
+            ("direction", "code"),
+            errors,
         )
 
 
@@ -147,9 +181,9 @@ def register(
     *,
     connections: Callable[[], dict[str, int]],
     free_buffer_bytes: Callable[[], int],
-    contact_age_s: Callable[[], float],
+    contact_age_s: Callable[[], float] | None,
 ) -> None:
-    """Show at `/metrics` what these know. *contact_age_s*: since a NameNode last answered."""
+    """Show at `/metrics` what these know. *contact_age_s*: since a NameNode last answered; None where there is none."""
 
     def node() -> Iterator[Metric]:
         space = GaugeMetricFamily(
@@ -168,20 +202,40 @@ def register(
         yield space
         yield gauge("twinfs_datanode_failed_volumes", "Volumes out of service.", failed)
         yield gauge("twinfs_datanode_blocks", "Replicas, finalized or not.", store.totals())
+        yield gauges("twinfs_datanode_replicas", "Replicas by state.", "state", store.states())
         yield gauges("twinfs_datanode_stream_connections", "Block streams.", "state", connections())
         yield gauge(
             "twinfs_datanode_free_buffer_bytes",
             "What transfers may still take of the memory for their buffers.",
             free_buffer_bytes(),
         )
+        if contact_age_s is not None:
+            yield gauge(
+                "twinfs_datanode_namenode_contact_age_seconds",
+                "Since a NameNode last answered.",
+                contact_age_s(),
+            )
+
+    def commits() -> Iterator[Metric]:
+        found = [volume.index.commits for volume in store.volumes if not volume.failure]
+        sizes = [sum(group) for group in zip(*(c.sizes for c in found), strict=True)]
+        operations = sum(c.operations for c in found)
+        if sizes:
+            yield group_sizes("twinfs_datanode_commit_group_size", GROUP_SIZES, sizes, operations)
+        yield total(
+            "twinfs_datanode_commit_sync_seconds",
+            "Time spent in making groups of the volumes' indexes durable.",
+            sum(c.sync_s for c in found),
+        )
         yield gauge(
-            "twinfs_datanode_namenode_contact_age_seconds",
-            "Since a NameNode last answered.",
-            contact_age_s(),
+            "twinfs_datanode_commit_queue_length",
+            "Operations that wait for a group of an index.",
+            sum(c.queued for c in found),
         )
 
     exposition.add(streams.families)
     exposition.add(node)
+    exposition.add(commits)
 
 
 def scrubbing(store: BlockStore, passes: Mapping[str, Pass]) -> Iterator[Metric]:
@@ -217,6 +271,18 @@ def scrubbing(store: BlockStore, passes: Mapping[str, Pass]) -> Iterator[Metric]
             ended.add_metric([str(number)], found.ended_ms / 1000)
     yield from families.values()
     yield ended
+
+
+def content(found: Content, exchange: Exchange | None, queued: int) -> Iterator[Metric]:
+    """CID blocks: what was here, what others were asked for. *queued*: calls that wait for a thread."""
+    yield lookups({"content": (found.hits, found.misses)})
+    yield gauge("twinfs_datanode_work_queue_length", "Work that waits for a thread.", queued)
+    if exchange is not None:
+        yield total("twinfs_peer_fetched_bytes", "CID blocks from others.", exchange.received_bytes)
+        yield total("twinfs_peer_fetched_blocks", "The same, counted.", exchange.received_blocks)
+        yield total(
+            "twinfs_peer_fetch_failures", "Requests to others that brought none.", exchange.failures
+        )
 
 
 def network(peers: int, own_pins: int, held_pins: int) -> Iterator[Metric]:

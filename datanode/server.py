@@ -19,6 +19,7 @@ from ..client.exchange import Exchange
 from ..client.routing_client import RoutingFinder
 from ..common.config import DataNodeConfig
 from ..common.errors import DfsError, InvalidConfig, Unsupported, VolumeFailed
+from ..common.http_metrics import HttpMetrics
 from ..common.ipld.cid import Cid
 from ..common.metrics import Exposition, readiness
 from ..common.model import BlockRef, NodeAddress, NodeId
@@ -125,7 +126,7 @@ class DataNodeServer:
             store,
             connections=lambda: {"busy": streams.active, "open": streams.open},
             free_buffer_bytes=lambda: streams.free_buffer_bytes,
-            contact_age_s=self._contact_age_s,
+            contact_age_s=self._contact_age_s if config.namenodes else None,
         )
         data_port = streams.listen_tcp(config.host, config.data_port)
         socket_path = ""
@@ -138,8 +139,11 @@ class DataNodeServer:
             store, peers, written=lambda size: traffic.add("received", size)
         )
         self._users = UserClients(config, local)
+        http = HttpMetrics()
+        exposition.add(http.families)
         self._runner = Runner(
             web.Application(),
+            counted=http,
             read_bufsize=UPLOAD_BUFFER_BYTES,
             auto_decompress=False,
             shutdown_timeout=config.stop_grace_s,
@@ -249,6 +253,8 @@ class DataNodeServer:
             # What this node lacks for a file or a folder, the others of its cluster have.
             self._exchange = Exchange(self._finder, clock=self._clock, rng=self._rng)
             self.content.remote = self._exchange
+        found, exchange = self.content, self.peer.exchange if self.peer else self._exchange
+        exposition.add(lambda: metrics.content(found, exchange, self._threads._work_queue.qsize()))
         return {"http": address.http, "data": address.data, "socket": socket_path}
 
     def _http_address(self) -> str:

@@ -10,6 +10,8 @@ import asyncio
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
 
 from prometheus_client.metrics_core import Metric
 
@@ -19,13 +21,14 @@ from ..common.model import NodeId
 from ..common.runtime import Clock, elapsed_timer
 from .blockmap import GOOD, IS_CORRUPT, IS_TO_DELETE
 from .datanodes import DataNodes
-from .store.base import MetadataStore, Transaction
+from .store.base import MetadataStore, Operation, Transaction
 from .store.sql import marks
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 INODES_PER_PAGE = 20_000
 BLOCKS_PER_PAGE = 5_000
-PAUSE_S = 0.02  # between pages: readers have others to serve
+PAUSE_S = 0.002  # between pages, at least; as long as the page took, if that is more: readers have others to serve
 SHORTEST_INTERVAL_S = 10.0
 INTERVAL_PER_WORK = 100.0
 
@@ -67,35 +70,30 @@ class Counting:
 
     async def count(self) -> float:
         """Count once; the seconds of work it took."""
-        alive = sorted(self._nodes.not_dead())
+        nodes = self._nodes
+        dead = sorted({node.node_id for node in nodes.all()} - nodes.not_dead())
         found, work_s = Census(), 0.0
         place: tuple[int, str] | None = (-1, "")
         while place is not None:
-            began_s = elapsed_timer()
             start = place
-            place, files, directories = await self._store.read(
-                lambda tx, start=start: _inodes(tx, start)  # type: ignore[misc]
-            )
-            work_s += elapsed_timer() - began_s
+            (place, files, directories), took_s = await self._page(partial(_inodes, after=start))
+            work_s += took_s
             found = replace(
                 found, files=found.files + files, directories=found.directories + directories
             )
-            await asyncio.sleep(PAUSE_S)
         after: int | None = 0
         while after is not None:
-            began_s = elapsed_timer()
             last = after
-            after, blocks, short, missing = await self._store.read(
-                lambda tx, last=last: _blocks(tx, last, alive)  # type: ignore[misc]
+            (after, blocks, short, missing), took_s = await self._page(
+                partial(_blocks, after=last, dead=dead)
             )
-            work_s += elapsed_timer() - began_s
+            work_s += took_s
             found = replace(
                 found,
                 blocks=found.blocks + blocks,
                 under_replicated=found.under_replicated + short,
                 missing=found.missing + missing,
             )
-            await asyncio.sleep(PAUSE_S)
         deletions, damaged = await self._store.read(_attention)
         self.last = replace(
             found,
@@ -104,6 +102,14 @@ class Counting:
             counted_ms=self._clock.wall_ms(),
         )
         return work_s
+
+    async def _page(self, count: Operation[T]) -> tuple[T, float]:
+        """What *count* found, and how long it took."""
+        began_s = elapsed_timer()
+        found = await self._store.read(count)
+        took_s = elapsed_timer() - began_s
+        await asyncio.sleep(max(PAUSE_S, took_s))
+        return found, took_s
 
     def families(self) -> Iterator[Metric]:
         """For `/metrics`; nothing before the first count is done."""
@@ -153,19 +159,20 @@ def _inodes(tx: Transaction, after: tuple[int, str]) -> tuple[tuple[int, str] | 
 
 
 def _blocks(
-    tx: Transaction, after: int, alive: Sequence[NodeId]
+    tx: Transaction, after: int, dead: Sequence[NodeId]
 ) -> tuple[int | None, int, int, int]:
     """Of the next page of blocks: (its last one, or None at the end; blocks; with too few copies; with none)."""
-    condition = f"r.node_id IN ({marks(len(alive))})" if alive else "1 = 0"
+    # With the plus it is a condition and no way to look: else each block might be looked up once for every node.
+    condition = f" AND +r.node_id NOT IN ({marks(len(dead))})" if dead else ""
     row = tx.one(
         "SELECT COUNT(*), COALESCE(SUM(CASE WHEN c < w THEN 1 ELSE 0 END), 0),"
         " COALESCE(SUM(CASE WHEN c = 0 THEN 1 ELSE 0 END), 0), MAX(id) FROM"
-        " (SELECT b.block_id AS id, b.replication AS w, COUNT(r.node_id) AS c FROM"
-        "  (SELECT block_id, replication FROM blocks WHERE block_id > ? AND digest IS NOT NULL"
-        "   ORDER BY block_id LIMIT ?) b"
-        f" LEFT JOIN replicas r ON r.block_id = b.block_id AND r.state = {GOOD} AND {condition}"
-        " GROUP BY b.block_id, b.replication) counted",
-        (after, BLOCKS_PER_PAGE, *alive),
+        " (SELECT b.block_id AS id, b.replication AS w,"
+        "  (SELECT COUNT(*) FROM replicas r WHERE r.block_id = b.block_id"
+        f"   AND r.state = {GOOD}{condition}) AS c"
+        "  FROM blocks b WHERE b.block_id > ? AND b.digest IS NOT NULL"
+        "  ORDER BY b.block_id LIMIT ?) counted",
+        (*dead, after, BLOCKS_PER_PAGE),
     )
     assert row is not None
     more = row[0] == BLOCKS_PER_PAGE

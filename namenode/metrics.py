@@ -5,11 +5,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 
-from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from ..common.errors import DfsError
-from ..common.metrics import Counts, Exposition, Histograms, counter, gauge, gauges, total
+from ..common.metrics import (
+    Counts,
+    Exposition,
+    Histograms,
+    counter,
+    gauge,
+    gauges,
+    group_sizes,
+    lookups,
+    total,
+)
 from ..common.sqlite import GROUP_SIZES
 from .datanodes import DataNodes
 from .replication import ReplicationMonitor
@@ -28,6 +37,7 @@ class OperationMetrics:
         self._slow_s = slow_s
         self.latencies = Histograms()
         self.errors = Counts()
+        self.bytes = {"received": 0, "sent": 0}  # in frames of WebSockets
         self.in_flight = 0
         self.connections = 0
 
@@ -75,6 +85,12 @@ class OperationMetrics:
             "code",
             self.errors.snapshot(),
         )
+        yield counter(
+            "twinfs_namenode_rpc_bytes",
+            "Calls and answers on WebSockets.",
+            "direction",
+            self.bytes,
+        )
         yield gauge("twinfs_namenode_rpc_connections", "Open WebSockets.", self.connections)
         yield gauge("twinfs_namenode_calls_in_flight", "Calls without an answer.", self.in_flight)
 
@@ -117,7 +133,14 @@ def register(
             "twinfs_namenode_commit_queue_length", "Operations waiting for a group.", facts.queued
         )
         if facts.sizes:
-            yield _group_sizes(facts.sizes, done)
+            sizes = [facts.sizes.get(bound, 0) for bound in (*GROUP_SIZES, 0)]
+            yield group_sizes("twinfs_namenode_commit_group_size", GROUP_SIZES, sizes, done)
+        yield gauge(
+            "twinfs_namenode_read_queue_length",
+            "Frames and requests of reads that wait for a thread.",
+            facts.reads_queued,
+        )
+        yield lookups({"directories": (facts.cache_hits, facts.cache_misses)})
         yield total(
             "twinfs_namenode_commit_sync_seconds",
             "Time spent in making groups durable.",
@@ -129,27 +152,21 @@ def register(
     exposition.add(commits)
 
 
-def followers(tail: Tail, lags: Mapping[str, int]) -> Iterator[Metric]:
+def followers(tail: Tail, lags: Mapping[str, int], outcomes: Counts) -> Iterator[Metric]:
     """The change stream and who follows it. *lags*: of webhooks and sinks, of which there are few."""
     yield total("twinfs_events", "Events ever sealed.", tail.last)
     yield gauge("twinfs_event_followers", "Consumers that wait for events.", tail.followers)
+    yield total("twinfs_event_reads", "Pages that consumers read.", tail.reads)
+    yield total("twinfs_event_loads", "Chunks that had to be read from the database.", tail.loads)
     yield gauges(
         "twinfs_event_consumer_lag",
         "Events that a webhook or sink has not taken yet.",
         "name",
         lags,
     )
-
-
-def _group_sizes(sizes: Mapping[int, int], operations: int) -> Metric:
-    buckets: list[tuple[str, float]] = []
-    below = 0
-    for bound in GROUP_SIZES:
-        below += sizes.get(bound, 0)
-        buckets.append((repr(float(bound)), below))
-    buckets.append(("+Inf", below + sizes.get(0, 0)))
-    family = HistogramMetricFamily(
-        "twinfs_namenode_commit_group_size", "Operations committed by one fsync."
+    yield counter(
+        "twinfs_event_deliveries",
+        "Events that webhooks and sinks took, and that went to dead letters; attempts that were refused.",
+        "result",
+        {"taken": 0, "refused": 0, "buried": 0} | outcomes.snapshot(),
     )
-    family.add_metric([], buckets, operations)
-    return family

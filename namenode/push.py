@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from ..common.errors import DfsError, EventsGone
+from ..common.metrics import Counts
 from ..common.retry import backoff_s
 from ..common.runtime import Clock
 from .groups import committed_offset, set_offset
@@ -81,7 +82,9 @@ class Pusher:
         prefix: str = "",
         kinds: Sequence[str] = (),
         letters: Letters | None = None,
+        outcomes: Counts | None = None,
     ) -> None:
+        """*outcomes* counts events "taken" and "buried", and attempts "refused"."""
         self.group = group
         self.offset = 0
         self._target = target
@@ -93,6 +96,7 @@ class Pusher:
         self._prefix = prefix
         self._kinds = kinds
         self._letters = letters
+        self._outcomes = outcomes if outcomes is not None else Counts()
 
     async def run(self) -> None:
         """Until cancelled. Begins where the group has come to."""
@@ -146,6 +150,7 @@ class Pusher:
                 await self._target.send(batch)
             except Refused as refused:
                 failures += 1
+                self._outcomes.add("refused")
                 if self._letters is not None:
                     await self._letters.noted(failures, refused.reason)
                 final = refused.poison or (
@@ -160,6 +165,7 @@ class Pusher:
                         "%s gave up event %d: %s", self.group, batch[0].event.offset, refused.reason
                     )
                     await self._letters.bury(batch[0], failures, refused.reason)
+                    self._outcomes.add("buried")
                     return
                 pause_s = backoff_s(
                     failures - 1,
@@ -170,6 +176,7 @@ class Pusher:
                 # Never at once: what has failed needs a moment.
                 await asyncio.sleep(pause_s / 2 + self._patience.base_s / 2)
                 continue
+            self._outcomes.add("taken", len(batch))
             if failures and self._letters is not None:
                 await self._letters.noted(0, "")
             return

@@ -14,6 +14,7 @@ from typing import Any, Final
 from ..common.config import NameNodeConfig
 from ..common.errors import DfsError, PermissionDenied
 from ..common.follow import DeadLetters, GetDeadLetters, GetWebhooks, Webhooks
+from ..common.metrics import Counts
 from ..common.runtime import Clock
 from . import sinks, webhooks
 from .permissions import Caller
@@ -52,6 +53,7 @@ class Pushing:
         for place in self._places:
             sinks.make(place, cluster_id)  # says now if the client is missing
         self._pushers = Pushers()
+        self.outcomes = Counts()
         self._running: dict[str, int] = {}  # group -> which version of its webhook
 
     def handlers(self) -> dict[str, Callable[[Caller, Any], Any]]:
@@ -104,6 +106,7 @@ class Pushing:
                         self._clock,
                         self._rng,
                         Patience(attempts=0),
+                        outcomes=self.outcomes,
                     )
                 )
         for hook in hooks:
@@ -121,6 +124,7 @@ class Pushing:
             prefix=hook.path_prefix,
             kinds=hook.kinds,
             letters=HookLetters(hook.name, self._store, self._clock),
+            outcomes=self.outcomes,
         )
 
     async def _retry(self, hook: Hook) -> None:

@@ -13,6 +13,7 @@ from aiohttp import web
 from .. import __version__
 from ..common.config import NameNodeConfig
 from ..common.errors import InvalidConfig
+from ..common.http_metrics import HttpMetrics
 from ..common.metrics import Exposition
 from ..common.model import NodeAddress, NodeId
 from ..common.request_lines import Runner
@@ -138,7 +139,7 @@ class NameNodeServer:
         dispatcher.specials.update(events=self._events.read, event_groups=self._events.groups)
         pushing = Pushing(config, store, tail, self._clock, self._rng, cluster_id, jobs.holds)
         dispatcher.specials.update(pushing.handlers())
-        exposition.add(lambda: metrics.followers(tail, pushing.lags()))
+        exposition.add(lambda: metrics.followers(tail, pushing.lags(), pushing.outcomes))
         audit_key = await asyncio.to_thread(audit.load_key, config)
         auditor = audit.Auditor(store, self._clock, audit_key, cluster_id)
         dispatcher.specials.update(auditor.handlers())
@@ -181,8 +182,11 @@ class NameNodeServer:
         app.add_routes(self._web.routes())
         self._webhdfs = WebHdfsApi(dispatcher, nodes, config.cors_origins)
         app.add_routes(self._webhdfs.routes())
+        http = HttpMetrics()
+        exposition.add(http.families)
         self._runner = Runner(
             app,
+            counted=http,
             handler_cancellation=True,
             auto_decompress=False,
             shutdown_timeout=config.stop_grace_s,

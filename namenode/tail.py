@@ -81,6 +81,8 @@ class Tail:
         self.last = 0  # the newest offset that has been heard of
         self.first = 1  # the oldest that is kept, as far as known
         self.followers = 0
+        self.reads = 0  # pages that were asked for, by all
+        self.loads = 0  # chunks that came from the database for them
 
     # --- what there is ---
 
@@ -161,6 +163,7 @@ class Tail:
         EventsGone if the first of them is no longer kept.
         """
         self._wanted = True
+        self.reads += 1
         if after + 1 < self.first:
             raise gone(self.first)  # though a copy may still be at hand: retention has decided
         if self._exact and after >= self.last:
@@ -201,6 +204,7 @@ class Tail:
         return await asyncio.shield(reading)
 
     async def _read_chunk(self, number: int) -> list[Entry]:
+        self.loads += 1
         start = number * CHUNK
         # Somebody may ask for what comes after the last number there is.
         end = min(start + CHUNK, 2**63 - 1)

@@ -283,6 +283,7 @@ class _Connection:
         async for message in self._socket:
             if message.type != WSMsgType.BINARY:
                 raise InvalidRequest("frames are binary messages")
+            self._metrics.bytes["received"] += len(message.data)
             calls = codec.unpack_calls(message.data)
             if len(calls) > MAX_CALLS_PER_FRAME:
                 raise RequestTooLarge(f"a frame may have {MAX_CALLS_PER_FRAME} calls")
@@ -465,6 +466,7 @@ class _Connection:
             if not replies:
                 continue
             frame = b"\xdd" + count.to_bytes(4, "big") + b"".join(replies)
+            self._metrics.bytes["sent"] += len(frame)
             try:
                 async with asyncio.timeout(SEND_TIMEOUT_S):
                     await self._socket.send_bytes(frame)

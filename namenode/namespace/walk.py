@@ -75,7 +75,9 @@ def _last_step(
     directory, _, name = path.rpartition("/")
     way = cache.way(directory)
     if way is None or not is_plain(path, name):
+        cache.misses += 1
         return None
+    cache.hits += 1
     above = way[0]
     chain: list[INode] = way[1]  # type: ignore[assignment]  # what walk_parts put in
     if not caller.superuser:

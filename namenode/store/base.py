@@ -37,8 +37,11 @@ class DirectoryCache(Protocol):
     """Directories already resolved, by (parent inode id, name), and whole ways to a directory by its path.
 
     The store sees to it that what is found here is what the transaction's own snapshot would say. Values are rows as
-    `namenode/store/sql.py` selects them. Only directories may be put in.
+    `namenode/store/sql.py` selects them. Only directories may be put in. Who looks counts what came of it.
     """
+
+    hits: int
+    misses: int
 
     def get(self, key: tuple[int, str]) -> Row | None: ...
 
@@ -103,11 +106,15 @@ class ReplySink(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Pressure:
-    """How hard the store works: operations queued, groups committed by size (the bound it fits under), time in fsync."""
+    """How hard the store works: operations queued, groups committed by size (the bound it fits under), time in fsync; readings
+    queued; how often the way to a directory was known."""
 
     queued: int = 0
     sizes: Mapping[int, int] = field(default_factory=dict)
     sync_s: float = 0.0
+    reads_queued: int = 0
+    cache_hits: int = 0
+    cache_misses: int = 0
 
 
 class MetadataStore(Protocol):

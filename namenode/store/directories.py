@@ -13,11 +13,13 @@ Way = tuple[tuple[str, ...], list[Row]]  # components, and the directories from 
 class Directories:
     """`DirectoryCache` in two bounded maps."""
 
-    __slots__ = ("_rows", "_ways", "get", "way")
+    __slots__ = ("_rows", "_ways", "get", "hits", "misses", "way")
 
     def __init__(self) -> None:
         self._rows: dict[tuple[int, str], Row] = {}
         self._ways: dict[str, Way] = {}
+        self.hits = 0
+        self.misses = 0
         # Called for every path.
         self.get = self._rows.get
         self.way = self._ways.get

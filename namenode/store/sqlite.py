@@ -108,8 +108,8 @@ class WriteTransaction:
         self._executemany = connection.executemany
         self._epoch = epoch
         self._clock = clock
-        self._cache = Directories()
-        self.directories: DirectoryCache | None = self._cache
+        self.cache = Directories()
+        self.directories: DirectoryCache | None = self.cache
         self.holders: set[str] = set()
         self._events: list[NewEvent] = []
         self._changed = False
@@ -163,7 +163,7 @@ class WriteTransaction:
     def directory_changed(self, key: tuple[int, str]) -> None:
         self._changed = True
         # Those below it stay: they are found by its inode id, which never changes.
-        self._cache.drop(key)
+        self.cache.drop(key)
 
     # --- hooks of the group writer ---
 
@@ -201,7 +201,7 @@ class WriteTransaction:
         self._events.clear()
         self._rows = []
         self.answers.clear()
-        self._cache.clear()
+        self.cache.clear()
         self.holders.clear()
         self._ids.clear()  # the ranges may have been taken in what was rolled back
         self._sealer.offset, self._sealer.last_hash = self._sealed
@@ -249,10 +249,11 @@ class SqliteStore:
         self._writer = writer
         self._write.number = lambda: writer.committing
         self._reads: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._caches = [self._write.cache, *(Directories() for _ in range(readers))]
         self._readers = [
             threading.Thread(
                 target=self._read_loop,
-                args=(cache_kib // 2 // readers,),
+                args=(cache_kib // 2 // readers, self._caches[number + 1]),
                 name=f"reader {number}",
                 daemon=True,
             )
@@ -288,7 +289,15 @@ class SqliteStore:
     def pressure(self) -> Pressure:
         writer = self._writer
         sizes = dict(zip((*GROUP_SIZES, 0), writer.sizes, strict=True))
-        return Pressure(writer.queued, sizes, writer.sync_s)
+        caches = self._caches
+        return Pressure(
+            writer.queued,
+            sizes,
+            writer.sync_s,
+            self._reads.qsize(),
+            sum(cache.hits for cache in caches),
+            sum(cache.misses for cache in caches),
+        )
 
     # --- writing ---
 
@@ -386,9 +395,9 @@ class SqliteStore:
         self._reads.put((operations, future))
         return future
 
-    def _read_loop(self, cache_kib: int) -> None:
+    def _read_loop(self, cache_kib: int, cache: Directories) -> None:
         connection = connect(self._path, cache_kib=cache_kib, read_only=True)
-        cache, cached_epoch = Directories(), -1
+        cached_epoch = -1
         tx = ReadTransaction(connection)
         execute = connection.execute
         try:
