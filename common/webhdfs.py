@@ -270,8 +270,10 @@ def user_name(text: str) -> str:
     return text
 
 
-def operation(parameters: Parameters, method: str, known: Mapping[str, frozenset[str]]) -> str:
-    """The op of a request, in upper case. *known*: which there are, by method."""
+def operation(
+    parameters: Parameters, method: str, known: Mapping[str, frozenset[str]], whose: str
+) -> str:
+    """The op of a request, in upper case. *known*: which there are, by method; *whose* they are, for people."""
     text = parameters.text("op")
     name = text.upper()
     if name in known[method]:
@@ -279,7 +281,7 @@ def operation(parameters: Parameters, method: str, known: Mapping[str, frozenset
     right = [other for other, ops in known.items() if name in ops]
     if right:
         raise Parameters.invalid("op", text, f"{name} is a {' or '.join(right)}, not a {method}")
-    raise Parameters.invalid("op", text, f"there is no such operation for {method}")
+    raise Parameters.invalid("op", text, f"{whose} has no such operation for {method}")
 
 
 # --- creating ----------------------------------------------------------------------------------

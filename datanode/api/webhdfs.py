@@ -94,7 +94,7 @@ class WebHdfsApi:
             method = "GET" if request.method == "HEAD" else request.method
             if method not in KNOWN:
                 raise InvalidRequest(f"the method {method[:20]!r} is not supported")
-            op = operation(parameters, method, KNOWN)
+            op = operation(parameters, method, KNOWN, "a DataNode")
             path = path_of(raw_path)
             parse(path)
             user = user_name(parameters.text("user.name")) or NOBODY

@@ -103,7 +103,7 @@ class WebHdfsApi:
             method = "GET" if request.method == "HEAD" else request.method
             if method not in KNOWN:
                 raise InvalidRequest(f"the method {method[:20]!r} is not supported")
-            op = operation(parameters, method, KNOWN)
+            op = operation(parameters, method, KNOWN, "the NameNode")
             if self._closing:
                 raise ShuttingDown("the NameNode is stopping")
             caller = await self._caller(parameters, request.remote or "")

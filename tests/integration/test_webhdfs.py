@@ -949,7 +949,9 @@ def test_who_uses_the_wrong_method_is_told_the_right_one(web: Web) -> None:
 
     assert "MKDIRS is a PUT, not a GET" in told(web.get("/x", "mkdirs"))
     assert "TRUNCATE is a POST, not a PUT" in told(web.put("/x", "TRUNCATE", newlength=0))
-    assert "there is no such operation for GET" in told(web.get("/x", "NONSENSE"))
+    assert "the NameNode has no such operation for GET" in told(web.get("/x", "NONSENSE"))
+    url = web.url("/x", "LISTSTATUS").replace(web.host, web.cluster.datanodes[0].facts["http"])
+    assert "a DataNode has no such operation for GET" in told(web.send("GET", url))
 
 
 def test_snapshots_are_refused_as_hadoop_does(web: Web, place: str) -> None:
