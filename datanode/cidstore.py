@@ -40,7 +40,10 @@ def key_of(hashed: bytes) -> bytes:
 
 
 class Opened(NamedTuple):
-    """A CID block to read: from *data*, or *length* bytes at *start* of *descriptor* (the caller's to close)."""
+    """A CID block to read: from *data*, or *length* bytes at *start* of *descriptor* (the caller's to close).
+
+    *block*: the replica it lies in; NO_BLOCK for one in none.
+    """
 
     block: BlockRef
     start: int
@@ -68,13 +71,17 @@ class CidStore:
         on_bad: Callable[[BlockRef], None],
         now_s: Callable[[], float] | None = None,
     ) -> None:
-        """*on_bad* is told of replicas whose bytes are not those that were recorded."""
+        """*on_bad* is told of replicas whose bytes are not those that were recorded.
+
+        `arriving`, set by who fetches, opens blocks that are on the disk and in no replica yet.
+        """
         self.claims = Claims(now_s or SystemClock().monotonic_s)
         self._store = store
         self._wall_ms = wall_ms
         self._on_bad = on_bad
         self._lock = threading.Lock()
         self._last_id = 0
+        self.arriving: Callable[[bytes], Opened | None] = lambda hashed: None
 
     # --- finding ---
 
@@ -145,9 +152,13 @@ class CidStore:
 
     def open(self, hashed: bytes) -> Opened | None:
         """The block, unverified: whoever gets the bytes has their hash. None if it is not here."""
+        return self.open_kept(hashed) or self.arriving(hashed)
+
+    def open_kept(self, hashed: bytes) -> Opened | None:
+        """As `open`, of what lies in a replica."""
         if hashed[:1] == b"\x00":
             data = multihash.split(hashed)[1]
-            return Opened(_reference(0, 0), 0, len(data), data, -1)
+            return Opened(NO_BLOCK, 0, len(data), data, -1)
         key = key_of(hashed)
         for volume in self._store.volumes:
             if volume.failure or (place := volume.cids.find(key)) is None:
@@ -192,9 +203,13 @@ class CidStore:
         try:
             cid.verify(data)
         except ChecksumMismatch:
-            self._on_bad(opened.block)
+            self._bad(opened.block)
             raise
         return data
+
+    def _bad(self, block: BlockRef) -> None:
+        if block is not NO_BLOCK:
+            self._on_bad(block)
 
     def _bytes_of(self, opened: Opened) -> bytes:
         if opened.data is not None:
@@ -202,10 +217,10 @@ class CidStore:
         try:
             data = os.pread(opened.descriptor, opened.length, opened.start)
         except OSError as error:
-            self._on_bad(opened.block)
+            self._bad(opened.block)
             raise BlockNotFound(f"the replica can't be read: {error.strerror}") from None
         if len(data) != opened.length:
-            self._on_bad(opened.block)
+            self._bad(opened.block)
             raise BlockNotFound("the replica is shorter than recorded")
         return data
 
@@ -362,3 +377,6 @@ class LocalWriter:
 
 def _reference(block_id: int, generation: int) -> BlockRef:
     return BlockRef(block_id=BlockId(block_id), generation=GenerationStamp(generation))
+
+
+NO_BLOCK = _reference(0, 0)

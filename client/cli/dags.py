@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from ...common.errors import InvalidContent, Unsupported
-from ...common.ipld import car, dag, dag_cbor, dag_json, dag_pb
+from ...common.ipld import car, dag, dag_cbor, dag_json, dag_pb, forms
 from ...common.ipld.cid import (
     CODECS,
     DAG_CBOR,
@@ -19,7 +19,6 @@ from ...common.ipld.cid import (
     RAW,
     Cid,
 )
-from ...common.ipld.dag_pb import PBNode
 from ...common.ipld.multihash import NAMES as HASHES
 from .references import reference
 from .stores import with_content
@@ -140,20 +139,25 @@ def dag_command() -> None:
 
 
 def _as_json(cid: Cid, block: bytes) -> bytes:
-    value = dag.decode(cid, block)
-    return dag_json.encode(dag_json.node_of(value) if isinstance(value, PBNode) else value)
+    return forms.encoded(forms.value_of(cid, block), DAG_JSON)
 
 
 @click.argument("cid", metavar="CID[/PATH]")
+@click.option(
+    "--json", "form", flag_value="dag-json", default=True, help="As dag-json, in a line [default]."
+)
+@click.option("--cbor", "form", flag_value="dag-cbor", help="As dag-cbor.")
 @peer_option
-def _dag_get(shell: Shell, cid: str) -> None:
-    """A block as dag-json."""
+def _dag_get(shell: Shell, cid: str, form: str) -> None:
+    """A block's value, as a gateway has it with ?format=dag-json."""
 
     async def work(content: Any) -> None:
         with shell.reporting("read", cid):
             where = reference(cid)
             found = await content.reader.resolve(where.root, where.names)
-            await write_bytes(_as_json(found, await content.reader.get(found)) + b"\n")
+            value = forms.value_of(found, await content.reader.get(found))
+            data = forms.encoded(value, CODECS[form])
+            await write_bytes(data + b"\n" if form == "dag-json" else data)
 
     with_content(shell, work)
 

@@ -12,17 +12,21 @@ from ..errors import InvalidCid, InvalidContent, Unsupported
 from . import multibase, multihash, varint
 from .multihash import BLAKE3, IDENTITY, SHA2_256, Bytes
 
+CBOR = 0x51
 RAW = 0x55
 DAG_PB = 0x70
 DAG_CBOR = 0x71
 LIBP2P_KEY = 0x72
 DAG_JSON = 0x0129
+JSON = 0x0200
 CODECS = {
     "raw": RAW,
     "dag-pb": DAG_PB,
     "dag-cbor": DAG_CBOR,
     "libp2p-key": LIBP2P_KEY,
     "dag-json": DAG_JSON,
+    "json": JSON,
+    "cbor": CBOR,
 }
 CODEC_NAMES = {code: name for name, code in CODECS.items()}
 MAX_BLOCK_BYTES = 2 * 1024 * 1024  # what other IPFS software takes; a bigger CID block is none
@@ -152,12 +156,14 @@ def verify(cid: Cid, data: Bytes) -> None:
 
 __all__ = [
     "BLAKE3",
+    "CBOR",
     "CODECS",
     "CODEC_NAMES",
     "DAG_CBOR",
     "DAG_JSON",
     "DAG_PB",
     "IDENTITY",
+    "JSON",
     "LIBP2P_KEY",
     "MAX_BLOCK_BYTES",
     "MAX_CID_BYTES",

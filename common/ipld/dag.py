@@ -7,6 +7,7 @@ walk is bounded: in depth, and in blocks.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
@@ -19,7 +20,7 @@ from ..errors import (
     Unsupported,
 )
 from . import dag_cbor, dag_json, dag_pb, hamt, unixfs
-from .cid import DAG_CBOR, DAG_JSON, DAG_PB, RAW, Cid
+from .cid import CBOR, DAG_CBOR, DAG_JSON, DAG_PB, JSON, RAW, Cid
 from .dag_pb import PBNode
 from .directory import check_name
 from .murmur3 import hash64
@@ -27,6 +28,8 @@ from .unixfs import Kind, UnixFs
 
 MAX_DEPTH = 64  # nodes above each other in a file, shards in a directory
 MAX_TREE_DEPTH = 1_000  # folders in folders, as paths have it
+OPAQUE = frozenset((RAW, JSON, CBOR))  # codecs whose blocks have no links
+_INDEX = re.compile(r"[0-9]{1,18}")
 T = TypeVar("T")
 Block = bytes | memoryview
 Wish = Generator[Cid, Block, T]
@@ -70,7 +73,7 @@ def decode(cid: Cid, block: Block) -> Any:
 
 def links_of(cid: Cid, block: Block) -> list[Cid]:
     """Every CID that a block links to, in order, repeated where it repeats them."""
-    if cid.codec == RAW:
+    if cid.codec in OPAQUE:
         return []
     value = decode(cid, block)
     if isinstance(value, PBNode):
@@ -204,6 +207,10 @@ def entries(found: Entity, *, max_entries: int = 10_000_000) -> Generator[Cid, B
     return listed
 
 
+class EndsInside(Unsupported):
+    """A path that leads to a value inside of a block."""
+
+
 class Resolved(NamedTuple):
     """Where a path leads. *steps*: the CIDs of every step, the root first. *passed*: every block that was needed on the
     way to the last one, that one not included, in order."""
@@ -231,7 +238,7 @@ def resolve(root: Cid, names: list[str]) -> Wish[Resolved]:
                 value = _inside(cid, value, rest[used])
                 used += 1
             if not isinstance(value, Cid):
-                raise Unsupported("the path ends inside a block, not at a block")
+                raise EndsInside("the path ends inside a block, not at a block")
             cid, rest = value, rest[used:]
         else:
             search = lookup(entity(cid, block), rest.pop(0))
@@ -249,7 +256,7 @@ def resolve(root: Cid, names: list[str]) -> Wish[Resolved]:
 def _inside(cid: Cid, value: Any, name: str) -> Any:
     if isinstance(value, dict) and name in value:
         return value[name]
-    if isinstance(value, list) and name.isdecimal() and int(name) < len(value):
+    if isinstance(value, list) and _INDEX.fullmatch(name) and int(name) < len(value):
         return value[int(name)]
     raise LinkNotFound(f"there is no {name!r} in {cid}")
 
@@ -355,7 +362,7 @@ def walk(root: Cid, *, max_blocks: int, unique: bool = True) -> Generator[Cid, B
             if unique:
                 seen.add(key)
             block = yield cid
-        if block is None or cid.codec == RAW:
+        if block is None or cid.codec in OPAQUE:
             continue
         links = links_of(cid, block)
         if links:

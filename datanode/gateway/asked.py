@@ -27,6 +27,10 @@ class Form(enum.Enum):
     RAW = "raw"
     CAR = "car"
     TAR = "tar"
+    DAG_JSON = "dag-json"
+    DAG_CBOR = "dag-cbor"
+    JSON = "json"
+    CBOR = "cbor"
     RECORD = "ipns-record"
 
 
@@ -34,9 +38,12 @@ TYPES = {
     "application/vnd.ipld.raw": Form.RAW,
     "application/vnd.ipld.car": Form.CAR,
     "application/x-tar": Form.TAR,
+    "application/vnd.ipld.dag-json": Form.DAG_JSON,
+    "application/vnd.ipld.dag-cbor": Form.DAG_CBOR,
+    "application/json": Form.JSON,
+    "application/cbor": Form.CBOR,
     "application/vnd.ipfs.ipns-record": Form.RECORD,
 }
-EXTENSIONS = {Form.RAW: "bin", Form.CAR: "car", Form.TAR: "tar", Form.RECORD: "ipns-record"}
 
 
 class CarOptions(msgspec.Struct, frozen=True):
@@ -61,6 +68,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     car: CarOptions = CarOptions()
     filename: str = ""
     download: bool = False
+    negotiated: bool = False  # the form is the Accept header's, and the URL does not say it
 
 
 def parse_form(query: Mapping[str, str], accept: str) -> Asked:
@@ -89,7 +97,24 @@ def parse_form(query: Mapping[str, str], accept: str) -> Asked:
         car=car,
         filename=query.get("filename", "")[:255],
         download=query.get("download", "") == "true",
+        negotiated=form != Form.PLAIN and not wanted,
     )
+
+
+def location(raw_path: str, query: str, asked: Asked) -> str:
+    """The URL that says by itself what was negotiated, for caches that know only URLs (Content-Location). *query*: as sent."""
+    said = [entry for entry in query.split("&") if entry]
+    said.append(f"format={asked.form.value}")
+    if asked.form == Form.CAR:
+        named = {entry.partition("=")[0] for entry in said}
+        chosen = {"car-version": "1", "car-order": "dfs", "car-dups": "ny"[asked.car.dups]}
+        said += [f"{name}={value}" for name, value in chosen.items() if name not in named]
+    return f"{raw_path}?{'&'.join(said)}"
+
+
+def is_page_wanted(accept: str) -> bool:
+    """Whether a person's browser asks."""
+    return "text/html" in accept[:4096].lower()
 
 
 def _car_options(query: Mapping[str, str], accepted: Mapping[str, str]) -> CarOptions:

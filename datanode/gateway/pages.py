@@ -1,11 +1,15 @@
-"""The page that lists a folder. Everything that comes from content is escaped. Pure."""
+"""The pages that list a folder and show a value. Everything that comes from content is escaped. Pure."""
 
 from __future__ import annotations
 
 import html
+import json
+import re
 import urllib.parse
 from collections.abc import Sequence
+from typing import Any
 
+from ...common.ipld import dag_json
 from ...common.ipld.dag import Entry
 
 STYLE = """
@@ -22,6 +26,7 @@ td:nth-child(2){width:12em;color:var(--dim)}
 td:nth-child(3){width:7em;text-align:right;font-variant-numeric:tabular-nums}
 a{color:var(--link);text-decoration:none}a:hover{text-decoration:underline}
 code{font:.85em ui-monospace,monospace}
+pre{font:.85rem/1.5 ui-monospace,monospace;white-space:pre-wrap;overflow-wrap:anywhere}
 @media(max-width:36rem){td:nth-child(2){display:none}}
 """
 
@@ -51,12 +56,32 @@ def folder_page(path: str, cid: str, entries: Sequence[Entry], *, has_parent: bo
             f'<td><a href="/ipfs/{whole}?filename={target}"><code title="{whole}">{short}</code></a></td>'
             f"<td>{size_text(entry.tsize)}</td></tr>"
         )
-    title = html.escape(path)
     count = f"{len(entries)} {'entry' if len(entries) == 1 else 'entries'}"
+    note = f"<code>{cid}</code> · {count}"
+    return _page(path, note, f"<table><tbody>{''.join(rows)}</tbody></table>")
+
+
+def value_page(path: str, cid: str, codec: str, value: Any) -> bytes:
+    """HTML of a dag-json or dag-cbor block at *path*: its dag-json, links to follow, and the block to download."""
+    plain = json.loads(dag_json.encode(value))
+    text = html.escape(json.dumps(plain, indent=2, ensure_ascii=False))
+    # In a text of the value's, quotes have a backslash before them, so only links look like this.
+    text = _LINK.sub(r'&quot;/&quot;: &quot;<a href="/ipfs/\1">\1</a>&quot;', text)
+    saved = " · ".join(
+        f'<a href="/ipfs/{cid}?format={form}&amp;download=true">{form}</a>'
+        for form in ("dag-json", "dag-cbor", "raw", "car")
+    )
+    return _page(path, f"<code>{cid}</code> · {codec} · save as {saved}", f"<pre>{text}</pre>")
+
+
+_LINK = re.compile(r"&quot;/&quot;: &quot;([A-Za-z0-9]{4,400})&quot;")
+
+
+def _page(path: str, note: str, content: str) -> bytes:
+    title = html.escape(path)
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>{title}</title><style>{STYLE}</style></head><body>"
-        f"<header><h1>{title}</h1><p><code>{cid}</code> · {count}</p></header>"
-        f"<table><tbody>{''.join(rows)}</tbody></table></body></html>\n"
+        f"<header><h1>{title}</h1><p>{note}</p></header>{content}</body></html>\n"
     ).encode()

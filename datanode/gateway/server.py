@@ -18,6 +18,7 @@ from ...common.errors import (
     BlockNotFound,
     ContentNotFound,
     DfsError,
+    InvalidRequest,
     IsADirectory,
     LinkNotFound,
     NotADirectory,
@@ -39,6 +40,8 @@ from .asked import (
     byte_range,
     disposition,
     escape,
+    is_page_wanted,
+    location,
     matches,
     parse_cid,
     parse_form,
@@ -46,9 +49,11 @@ from .asked import (
 )
 from .cars import car_blocks, frames
 from .pages import folder_page
+from .values import NotAcceptable, answer, is_value
 
 log = logging.getLogger(__name__)
 IMMUTABLE = "public, max-age=29030400, immutable"
+FOLDER_CACHING = "public, max-age=604800, stale-while-revalidate=2678400"  # pages made here
 MAX_LISTED = 100_000  # entries on a page
 CORS = {
     "Access-Control-Allow-Origin": "*",
@@ -100,6 +105,7 @@ class Gateway:
     async def _ipfs(self, request: web.Request) -> web.StreamResponse:
         root, names, slash = parse_path(request.rel_url.raw_path, "/ipfs/")
         cid = _cid(root)
+        _refuse_worker(request, slash or bool(names))
         asked = parse_form(request.query, request.headers.get("Accept", ""))
         if asked.form == Form.RAW and not names:
             return await self._raw(request, asked, cid, [cid], f"/ipfs/{root}")
@@ -112,6 +118,7 @@ class Gateway:
         name, names, slash = parse_path(request.rel_url.raw_path, "/ipns/")
         if self._names is None:
             raise Unsupported("this gateway knows no mutable names")
+        _refuse_worker(request, slash or bool(names))
         asked = parse_form(request.query, request.headers.get("Accept", ""))
         root, before, holds_s, record = await self._names(name)
         caching = f"public, max-age={holds_s}"
@@ -154,6 +161,7 @@ class Gateway:
             "X-Ipfs-Path": escape(path),
             "X-Ipfs-Roots": ",".join(map(str, steps)),
             "Vary": "Accept",
+            **_content_location(request, asked),
         }
         if (known := request.headers.get("If-None-Match")) and matches(known, etag):
             return web.Response(status=304, headers=headers)
@@ -239,7 +247,7 @@ class Gateway:
             if asked.form == Form.RECORD:
                 raise Unsupported("only names have records")
             try:
-                entity = dag.entity(found.cid, await get(found.cid))
+                block = await get(found.cid)
             except ContentNotFound:
                 raise _not_here(request, found.cid) from None
             headers = {
@@ -248,7 +256,11 @@ class Gateway:
                 "X-Ipfs-Path": escape(path + ("/" if slash else "")),
                 "X-Ipfs-Roots": ",".join(map(str, found.steps)),
                 "Vary": "Accept",
+                **_content_location(request, asked),
             }
+            if is_value(asked.form, found.cid.codec):
+                return await self._value(request, asked, found.cid, block, path, headers)
+            entity = dag.entity(found.cid, block)
             if asked.form == Form.TAR:
                 return await self._tar(request, asked, entity, headers, get)
             if entity.kind in (Kind.DIRECTORY, Kind.HAMT_SHARD):
@@ -268,6 +280,38 @@ class Gateway:
                 raise ContentNotFound(f"the block {cid} is not here") from None
 
         return get
+
+    async def _value(
+        self,
+        request: web.Request,
+        asked: Asked,
+        cid: Cid,
+        block: Block,
+        path: str,
+        headers: dict[str, str],
+    ) -> web.StreamResponse:
+        """A block of dag-json, dag-cbor or their kin, and whatever was asked for as such."""
+        html = is_page_wanted(request.headers.get("Accept", ""))
+        value = await self._content.run(lambda: answer(cid, block, asked, html=html, path=path))
+        tag = f".{value.tag}" if value.tag else ""
+        etag = headers["Etag"] = f'"DagIndex-1_CID-{cid}"' if value.page else f'"{cid}{tag}"'
+        if (known := request.headers.get("If-None-Match")) and matches(known, etag):
+            return web.Response(status=304, headers=headers)
+        body, status = value.body, 200
+        if value.page:
+            headers["Cache-Control"] = FOLDER_CACHING
+        else:
+            kind = "inline" if value.extension == "json" and not asked.download else "attachment"
+            name = asked.filename or f"{cid}.{value.extension}"
+            headers["Content-Disposition"] = disposition(kind, name)
+            headers["X-Content-Type-Options"] = "nosniff"
+            headers["Accept-Ranges"] = "bytes"
+            if (wanted := request.headers.get("Range")) and (part := byte_range(wanted, len(body))):
+                headers["Content-Range"] = f"bytes {part[0]}-{part[1] - 1}/{len(body)}"
+                body, status = body[part[0] : part[1]], 206
+        headers["Content-Type"] = value.content_type
+        await self._limit.wait(len(body))
+        return web.Response(status=status, body=bytes(body), headers=headers)
 
     async def _file(
         self,
@@ -333,7 +377,7 @@ class Gateway:
             if page.kind in (Kind.FILE, Kind.RAW):
                 return await self._file(request, asked, page, "index.html", headers, get)
         etag = headers["Etag"] = f'"DirIndex-1_CID-{entity.cid}"'
-        headers["Cache-Control"] = "public, max-age=604800, stale-while-revalidate=2678400"
+        headers["Cache-Control"] = FOLDER_CACHING
         if (known := request.headers.get("If-None-Match")) and matches(known, etag):
             return web.Response(status=304, headers=headers)
         listed = await dag.run_async(dag.entries(entity, max_entries=MAX_LISTED), get)
@@ -389,6 +433,7 @@ class Gateway:
             "X-Ipfs-Path": escape(path),
             "X-Ipfs-Roots": ",".join(map(str, found.steps)),
             "Vary": "Accept",
+            **_content_location(request, asked),
         }
         if (known := request.headers.get("If-None-Match")) and matches(known, etag):
             return web.Response(status=304, headers=headers)
@@ -457,6 +502,22 @@ def content_type(name: str, first: Block, *, whole: bool) -> str:
     return "application/octet-stream"
 
 
+def _content_location(request: web.Request, asked: Asked) -> dict[str, str]:
+    if not asked.negotiated:
+        return {}
+    return {
+        "Content-Location": location(
+            request.rel_url.raw_path, request.rel_url.raw_query_string, asked
+        )
+    }
+
+
+def _refuse_worker(request: web.Request, inside: bool) -> None:
+    """A page's script may take over what lies in its own content, not this whole server."""
+    if not inside and request.headers.get("Service-Worker") == "script":
+        raise InvalidRequest("a service worker is registered for what is below a content root")
+
+
 def _not_here(request: web.Request, cid: Cid) -> DfsError:
     if "only-if-cached" in request.headers.get("Cache-Control", ""):
         return NotCached(f"{cid} is not here, and it was not to be fetched")
@@ -484,6 +545,10 @@ def refused(error: DfsError) -> web.Response:
     status = http_status(error)
     if isinstance(error, NotCached):
         status = 412
+    elif isinstance(error, NotAcceptable):
+        status = 406
+    elif isinstance(error, dag.EndsInside):
+        status = 501
     elif isinstance(error, ContentNotFound | LinkNotFound | NotADirectory | IsADirectory):
         status = 404
     elif isinstance(error, Unsupported):

@@ -15,6 +15,7 @@ from ...common.errors import DagTooLarge, DfsError
 from ...common.ipld import dag
 from ...common.ipld.cid import RAW, Cid
 from ...common.runtime import new_uuid
+from ..cidstore import NO_BLOCK, Opened
 from ..claims import Claims
 from ..content import Content
 from ..volumes import Volume
@@ -45,6 +46,17 @@ class Fetcher:
         self._exchange = exchange
         self._partials: dict[bytes, Partial] = {}  # leaf -> the file it goes into
         self._open: list[Partial] = []
+        content.cids.arriving = self._open_leaf
+
+    def _open_leaf(self, hashed: bytes) -> Opened | None:
+        """A leaf of a file that is not whole yet: what was fetched can be provided. In a thread."""
+        partial = self._partials.get(hashed)
+        if partial is None:
+            return None
+        if (found := partial.opened(hashed)) is None:
+            return self._content.cids.open_kept(hashed)  # the last leaf may have come just now
+        descriptor, start, length = found
+        return Opened(NO_BLOCK, start, length, None, descriptor)
 
     @property
     def claims(self) -> Claims:

@@ -148,12 +148,21 @@ class Partial:
             with contextlib.suppress(OSError):
                 self.path.with_suffix(suffix).unlink()
 
+    def opened(self, hashed: bytes) -> tuple[int, int, int] | None:
+        """(descriptor of the caller's own, start, length) of a leaf that is there; None if it is not, or all has been published."""
+        number = self.place[hashed]
+        with self._lock:
+            if self._descriptor < 0 or number not in self.present:
+                return None
+            return os.dup(self._descriptor), number * CHUNK_BYTES, self.slots[number][1]
+
     def close(self) -> None:
         """Let go of the files; they stay."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            os.close(self._map)
-            self._descriptor = -1
+        with self._lock:
+            if self._descriptor >= 0:
+                os.close(self._descriptor)
+                os.close(self._map)
+                self._descriptor = -1
 
 
 def write_file(path: Path, data: bytes, mode: int = 0o600) -> None:

@@ -341,6 +341,9 @@ def test_blocks(dfs: Dfs) -> None:
     (dfs.folder / "j").write_text(json.dumps({"a": {"/": cid}, "b": [1, 2]}))
     made = dfs("dag", "put", "j").strip()
     assert json.loads(dfs("dag", "get", made)) == {"a": {"/": cid}, "b": [1, 2]}
+    assert dfs("dag", "get", "--json", made) == dfs("dag", "get", made)
+    cbor = dfs.run("dag", "get", "--cbor", made).raw
+    assert cbor == dfs.run("block", "get", made).raw  # as it was put
     assert dfs.run("block", "get", f"{made}/a").raw == b"a block"
 
 
