@@ -199,13 +199,16 @@ class Exchange:
             raise
         except (ChecksumMismatch, InvalidContent) as error:
             self.failures += 1
+            if not ranking.peers[name].lies:  # once, however many of its answers are under way
+                log.warning("%s sends wrong bytes for %s; it is not asked again", name, cid)
             ranking.lied(name)
-            log.warning("%s sends wrong bytes for %s; it is not asked again", name, cid)
             if self._on_lie is not None:
                 self._on_lie(name, cid)
             raise error
-        except DfsError:
+        except DfsError as error:
             self.failures += 1
+            if not ranking.peers[name].failures:  # the first in a row
+                log.info("%s; it is left alone for a while", error.message)
             ranking.failed(name, self._clock.monotonic_s())
             raise
         else:

@@ -143,21 +143,21 @@ def _as_json(cid: Cid, block: bytes) -> bytes:
 
 
 @click.argument("cid", metavar="CID[/PATH]")
-@click.option(
-    "--json", "form", flag_value="dag-json", default=True, help="As dag-json, in a line [default]."
-)
-@click.option("--cbor", "form", flag_value="dag-cbor", help="As dag-cbor.")
+@click.option("--json", "as_json", is_flag=True, help="As dag-json, in a line: so it comes anyway.")
+@click.option("--cbor", "as_cbor", is_flag=True, help="As dag-cbor.")
 @peer_option
-def _dag_get(shell: Shell, cid: str, form: str) -> None:
+def _dag_get(shell: Shell, cid: str, as_json: bool, as_cbor: bool) -> None:
     """A block's value, as a gateway has it with ?format=dag-json."""
+    if as_json and as_cbor:
+        raise click.UsageError("it comes as dag-json or as dag-cbor, not as both")
 
     async def work(content: Any) -> None:
         with shell.reporting("read", cid):
             where = reference(cid)
             found = await content.reader.resolve(where.root, where.names)
             value = forms.value_of(found, await content.reader.get(found))
-            data = forms.encoded(value, CODECS[form])
-            await write_bytes(data + b"\n" if form == "dag-json" else data)
+            data = forms.encoded(value, DAG_CBOR if as_cbor else DAG_JSON)
+            await write_bytes(data if as_cbor else data + b"\n")
 
     with_content(shell, work)
 

@@ -189,7 +189,8 @@ def entries(found: Entity, *, max_entries: int = 10_000_000) -> Generator[Cid, B
             add(link.name or "", link.cid, link.tsize)
         return listed
     waiting: list[tuple[PBNode, UnixFs, int]] = [(node, value, 0)]
-    shards = 1
+    # A name's hash says in which shard it is, so no shard is in a directory twice: whoever claims billions must send them.
+    shards = {found.cid.multihash}
     while waiting:
         node, value, depth = waiting.pop()
         fanout = hamt.fanout_of(value)
@@ -198,8 +199,10 @@ def entries(found: Entity, *, max_entries: int = 10_000_000) -> Generator[Cid, B
             if name:
                 add(name, link.cid, link.tsize)
                 continue
-            shards += 1
-            if depth + 1 >= MAX_DEPTH or shards > max_entries:
+            if link.cid.multihash in shards:
+                raise InvalidContent(f"the directory {found.cid} has a shard twice")
+            shards.add(link.cid.multihash)
+            if depth + 1 >= MAX_DEPTH or len(shards) > max_entries:
                 raise DagTooLarge(f"the directory {found.cid} has too many shards")
             block = yield link.cid
             inner, inside = _shard(link.cid, block)

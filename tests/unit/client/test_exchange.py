@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import random
+import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
@@ -109,6 +111,30 @@ async def stalled(request: web.Request) -> web.StreamResponse:
     return response
 
 
+async def dripping(request: web.Request) -> web.StreamResponse:
+    """Never silent for long, and never done."""
+    response = web.StreamResponse(headers={"Content-Length": str(len(DATA))})
+    await response.prepare(request)
+    for at in range(len(DATA)):
+        await response.write(DATA[at : at + 1])
+        later = asyncio.Event()
+        asyncio.get_running_loop().call_later(0.1, later.set)
+        await later.wait()
+    return response
+
+
+async def headers_without_end(request: web.Request) -> web.StreamResponse:
+    assert request.transport is not None
+    request.transport.write(b"HTTP/1.1 200 OK\r\n" + b"X-A: " + b"a" * 1_000_000)
+    return await stalled(request)
+
+
+async def packed(request: web.Request) -> web.StreamResponse:
+    """A small body that claims to unpack to much."""
+    body = gzip.compress(bytes(50_000_000))
+    return web.Response(body=body, headers={"Content-Encoding": "gzip"})
+
+
 async def cut(request: web.Request) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Length": str(len(DATA))})
     await response.prepare(request)
@@ -118,8 +144,8 @@ async def cut(request: web.Request) -> web.StreamResponse:
     return response
 
 
-LIARS = [lying, short, endless, huge]
-FAILING = [missing, broken, elsewhere, stalled, cut]
+LIARS = [lying, short, endless, huge, packed]
+FAILING = [missing, broken, elsewhere, stalled, dripping, headers_without_end, cut]
 
 
 @pytest.mark.parametrize("bad", [*LIARS, *FAILING])
@@ -149,7 +175,7 @@ async def test_bad_peers_alone_end_in_an_error_soon(zoo: Zoo, bad: Handler) -> N
         await exchange.close()
 
 
-@pytest.mark.parametrize("bad", [broken, elsewhere, stalled, cut])
+@pytest.mark.parametrize("bad", [broken, elsewhere, stalled, dripping, headers_without_end, cut])
 async def test_failing_peers_are_asked_again_but_not_for_ever(zoo: Zoo, bad: Handler) -> None:
     exchange = zoo.exchange(await zoo.peer(bad), give_up_s=2.0)
     try:
@@ -158,6 +184,41 @@ async def test_failing_peers_are_asked_again_but_not_for_ever(zoo: Zoo, bad: Han
         assert 1 <= sum(zoo.asked.values()) <= 8
     finally:
         await exchange.close()
+
+
+async def test_a_redirect_leads_nowhere(zoo: Zoo) -> None:
+    """Whoever fetches from peers can't be sent to other hosts, though they had the block."""
+    goal = await zoo.peer(good)
+
+    async def away(request: web.Request) -> web.StreamResponse:
+        return web.Response(status=307, headers={"Location": f"{goal}{request.path_qs}"})
+
+    exchange = zoo.exchange(await zoo.peer(away), give_up_s=1.0)
+    try:
+        with pytest.raises(ContentNotFound):
+            await exchange.block(CID)
+        assert goal not in zoo.asked
+    finally:
+        await exchange.close()
+
+
+@pytest.mark.parametrize("bad", LIARS)
+async def test_a_liar_is_logged_once_and_costs_little(
+    zoo: Zoo, bad: Handler, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Several of its answers are under way when the first turns out wrong."""
+    url = await zoo.peer(bad)
+    exchange = zoo.exchange(url)
+    others = [Cid.of(RAW, DATA + bytes((n,))) for n in range(4)]
+    tracemalloc.start()
+    try:
+        ended = await asyncio.gather(*map(exchange.block, others), return_exceptions=True)
+        assert all(isinstance(error, ContentNotFound) for error in ended)
+        assert tracemalloc.get_traced_memory()[1] < 100_000_000
+    finally:
+        tracemalloc.stop()
+        await exchange.close()
+    assert len([r for r in caplog.records if r.name.endswith("client.exchange")]) == 1
 
 
 async def test_those_who_ask_together_share_one_request(zoo: Zoo) -> None:
