@@ -22,7 +22,7 @@ export function chart(title, points, series, show, { span = 3600000, end = Date.
   const step = roundUp(Math.max(...seen.flatMap((point) => series.map((one) => point[one.key])), 0) / 2 || 0.5, base), top = 2 * step;
   const x = (ms) => LEFT + ((ms - start) / span) * (WIDTH - LEFT - 4);
   const y = (value) => TOP + (1 - value / (top * 1.04)) * (HEIGHT - TOP - BOTTOM);
-  const picture = svg("svg", { class: "chart", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img", tabindex: "0" });
+  const picture = svg("svg", { class: "chart", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img", tabindex: "0", "data-key": title });
   for (const value of [0, step, top]) {
     picture.append(svg("line", { class: "axis", x1: LEFT, x2: WIDTH - 4, y1: y(value), y2: y(value) }));
     const text = svg("text", { x: LEFT - 6, y: y(value) + 4, "text-anchor": "end" });

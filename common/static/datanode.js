@@ -1,6 +1,6 @@
 // A DataNode's own page.
 
-import { badge, bar, h, name, replace } from "./dom.js";
+import { badge, bar, h, keepFocus, name, replace } from "./dom.js";
 import { count, duration, plural, size } from "./format.js";
 
 const main = document.getElementById("main"), connection = document.getElementById("connection");
@@ -19,15 +19,15 @@ async function lookAtPeers() {
   if (answers.some((one) => !one.ok)) { replace(peering, h("section", { class: "card" }, h("h2", {}, "Peers and pins"), h("p", { class: "dim" }, "Shown to browsers on the peer's own machine."))); return; }
   const [status, { pins }] = await Promise.all(answers.map((one) => one.json()));
   const alive = status.peers.filter((one) => one.alive).length;
-  replace(peering,
+  keepFocus(peering, () => replace(peering,
     h("section", { class: "card" }, h("h2", {}, "Peers"),
       h("p", { class: "small" }, "This one is ", short(status.id), `, and offers ${plural(status.provided, "root")}. It knows ${plural(status.peers.length, "peer")}, ${count(alive)} of its pin group alive; for others it keeps ${plural(status.records, "announcement")} and ${plural(status.names, "name")}.`),
       status.peers.length ? h("div", { class: "scroll" }, h("table", {}, heads("Peer", "Addresses", "Pin group"),
         h("tbody", {}, status.peers.slice(0, SHOWN).map((one) => h("tr", {}, h("td", {}, short(one.id)), h("td", { class: "mono" }, name(one.addresses.join(", "))), h("td", {}, one.alive ? badge("alive", "good") : badge("not heard of"))))))) : h("p", { class: "dim" }, "Nobody yet. `dfs datanode --bootstrap HOST:PORT` says whom to ask first."), rest(status.peers)),
     h("section", { class: "card" }, h("h2", {}, "Pins"),
       pins.length ? h("div", { class: "scroll" }, h("table", {}, heads("CID", "Name", "Kind", "Copies", "Here"),
-        h("tbody", {}, pins.slice(0, SHOWN).map((one) => h("tr", {}, h("td", { class: "mono" }, h("a", { href: `/ipfs/${one.cid}`, rel: "noreferrer" }, h("bdi", {}, one.cid))), h("td", {}, name(one.name || "")), h("td", {}, one.kind),
-          h("td", { class: "nowrap" }, one.replicas ? `${count(one.holders.length)} of ${count(one.replicas)}` : "this peer's own"), h("td", {}, !one.replicas || one.held_here ? badge("yes", "good") : badge("no"))))))) : h("p", { class: "dim" }, "Nothing is pinned."), rest(pins)));
+        h("tbody", {}, pins.slice(0, SHOWN).map((one) => h("tr", {}, h("td", { class: "mono" }, h("a", { href: `/ipfs/${one.cid}`, "data-key": one.cid, rel: "noreferrer" }, h("bdi", {}, one.cid))), h("td", {}, name(one.name || "")), h("td", {}, one.kind),
+          h("td", { class: "nowrap" }, one.replicas ? `${count(one.holders.length)} of ${count(one.replicas)}` : "this peer's own"), h("td", {}, !one.replicas || one.held_here ? badge("yes", "good") : badge("no"))))))) : h("p", { class: "dim" }, "Nothing is pinned."), rest(pins))));
 }
 
 function draw(found) {
@@ -47,7 +47,7 @@ function draw(found) {
       tile("Block streams", count(found.busy), h("div", { class: "dim small" }, `${plural(found.connections, "open connection")}, ${plural(found.traffic.errors, "error")}`))),
     h("section", { class: "card" }, h("h2", {}, "Volumes"), h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, ["Directory", "State", "Used", "Free", ""].map((text) => h("th", { scope: "col" }, text)))),
       h("tbody", {}, found.volumes.map((volume) => h("tr", {}, h("td", { class: "mono" }, name(volume.path)), h("td", {}, volume.failure ? badge(volume.failure, "bad") : badge("in service", "good")), h("td", { class: "nowrap" }, size(volume.used_bytes)), h("td", { class: "nowrap" }, size(volume.remaining_bytes)), h("td", {}, bar(volume.capacity_bytes ? volume.used_bytes / volume.capacity_bytes : 0)))))))),
-    h("section", { class: "card" }, h("h2", {}, "NameNodes"), found.namenodes.length ? h("table", {}, h("tbody", {}, found.namenodes.map((one) => h("tr", {}, h("td", {}, h("a", { href: one.url, rel: "noreferrer" }, one.url)), h("td", {}, one.age_s === null ? badge("no answer yet", "bad") : badge(`answered ${duration(one.age_s)} ago`, one.age_s > 20 ? "warn" : "good")))))) : h("p", { class: "dim" }, "None: this is a plain peer.")),
+    h("section", { class: "card" }, h("h2", {}, "NameNodes"), found.namenodes.length ? h("table", {}, h("tbody", {}, found.namenodes.map((one) => h("tr", {}, h("td", {}, h("a", { href: one.url, "data-key": one.url, rel: "noreferrer" }, one.url)), h("td", {}, one.age_s === null ? badge("no answer yet", "bad") : badge(`answered ${duration(one.age_s)} ago`, one.age_s > 20 ? "warn" : "good")))))) : h("p", { class: "dim" }, "None: this is a plain peer.")),
     peering);
   before = found;
 }
@@ -56,7 +56,8 @@ async function look() {
   try {
     const response = await fetch("/v1/web/node");
     if (!response.ok) throw new Error(response.statusText);
-    draw(await response.json());
+    const found = await response.json();
+    keepFocus(main, () => draw(found));
     await lookAtPeers();
     connection.className = "badge good"; connection.textContent = "live";
   } catch {

@@ -55,6 +55,13 @@ export function replace(target, ...children) {
   target.replaceChildren(...children.flat(3).filter((child) => child !== null && child !== undefined && child !== false));
 }
 
+/** *draw* makes what is in *root* anew; whoever had come to something in it by keyboard stays at the new one of the same `data-key`. */
+export function keepFocus(root, draw) {
+  const key = root.contains(document.activeElement) ? document.activeElement.dataset.key : undefined;
+  draw();
+  if (key !== undefined && !root.contains(document.activeElement)) root.querySelector(`[data-key="${CSS.escape(key)}"]`)?.focus({ preventScroll: true });
+}
+
 /** Say something in the corner; errors stay longer. */
 export function toast(text, bad = false) {
   const box = document.getElementById("toasts");

@@ -265,18 +265,15 @@ export function files(main, state, hash) {
     }
   }
 
+  const clear = h("button", { type: "button", class: "quiet", onclick: () => { for (let at = uploads.length - 1; at >= 0; at -= 1) if (!["waiting", "sending"].includes(uploads[at].state)) uploads.splice(at, 1); drawUploads(); } }, "Clear finished");
+  const rows = h("div", {});
+  replace(transfers, h("div", { class: "row apart" }, h("h2", {}, "Uploads"), clear), rows);
   drawUploads = () => {
     if (closed) return;
     transfers.hidden = !uploads.length;
-    replace(transfers, h("div", { class: "row apart" }, h("h2", {}, "Uploads"), h("button", { type: "button", class: "quiet", onclick: () => { for (let at = uploads.length - 1; at >= 0; at -= 1) if (!["waiting", "sending"].includes(uploads[at].state)) uploads.splice(at, 1); drawUploads(); } }, "Clear finished")),
-      uploads.slice(-8).map((one) => {
-        const share = one.file.size ? one.sent / one.file.size : one.state === "done" ? 1 : 0;
-        const inner = h("span", {});
-        inner.style.width = `${(share * 100).toFixed(1)}%`;
-        return h("div", { class: "upload" }, h("div", {}, name(one.target), " ", badge(one.state, { done: "good", failed: "bad", cancelled: "warn" }[one.state] || ""), h("span", { class: "dim small" }, ` ${size(one.sent)} of ${size(one.file.size)} ${one.error}`)),
-          h("div", { class: "bar", role: "progressbar", "aria-valuenow": String(Math.round(share * 100)), "aria-valuemin": "0", "aria-valuemax": "100", "aria-label": `Upload of ${one.file.name}` }, inner),
-          ["waiting", "sending"].includes(one.state) ? h("button", { type: "button", onclick: () => { if (one.job) one.job.cancel(); else one.state = "cancelled"; drawUploads(); } }, "Cancel") : "");
-      }));
+    const latest = uploads.slice(-8).map(uploadRow);
+    // What is under somebody's finger stays the same element while its numbers change.
+    if (latest.length !== rows.children.length || latest.some((row, index) => row !== rows.children[index])) replace(rows, latest);
   };
   drawUploads();
 
@@ -304,6 +301,25 @@ export function files(main, state, hash) {
   resized.observe(list);
   load();
   return () => { closed = true; resized.disconnect(); document.removeEventListener("keydown", slash); if (detail) detail(); drawUploads = () => {}; };
+}
+
+/** The row of an upload, made once, with its present numbers. */
+function uploadRow(one) {
+  if (!one.row) {
+    one.parts = { state: h("span", {}), facts: h("span", { class: "dim small" }), done: h("span", {}) };
+    one.parts.bar = h("div", { class: "bar", role: "progressbar", "aria-valuemin": "0", "aria-valuemax": "100", "aria-label": `Upload of ${one.file.name}` }, one.parts.done);
+    one.parts.cancel = h("button", { type: "button", "aria-label": `Cancel the upload of ${one.file.name}`, onclick: () => { if (one.job) one.job.cancel(); else one.state = "cancelled"; drawUploads(); } }, "Cancel");
+    one.row = h("div", { class: "upload" }, h("div", {}, name(one.target), " ", one.parts.state, " ", one.parts.facts), one.parts.bar, one.parts.cancel);
+  }
+  const { state, facts, done, bar, cancel } = one.parts;
+  const share = one.file.size ? one.sent / one.file.size : one.state === "done" ? 1 : 0;
+  state.className = `badge ${{ done: "good", failed: "bad", cancelled: "warn" }[one.state] || ""}`;
+  state.textContent = one.state;
+  facts.textContent = `${size(one.sent)} of ${size(one.file.size)} ${one.error && one.error !== one.state ? one.error : ""}`;
+  done.style.width = `${(share * 100).toFixed(1)}%`;
+  bar.setAttribute("aria-valuenow", String(Math.round(share * 100)));
+  cancel.hidden = !["waiting", "sending"].includes(one.state);
+  return one.row;
 }
 
 function decode(hash) {

@@ -1,6 +1,6 @@
 // Nodes and volumes: where they stand, how they are.
 
-import { badge, bar, h, name, replace } from "./dom.js";
+import { badge, bar, h, keepFocus, name, replace } from "./dom.js";
 import { count, duration, plural, rate, size } from "./format.js";
 
 const KIND = { live: "good", stale: "warn", dead: "bad" };
@@ -17,7 +17,7 @@ export function rackMap(nodes, { pick = null, marked = null } = {}) {
       found.map((node) => {
         const share = node.capacity_bytes ? node.used_bytes / node.capacity_bytes : 0;
         const holds = marked !== null && marked.has(node.address.node_id);
-        return h(pick ? "button" : "div", { type: pick ? "button" : null, class: `node ${node.state}${holds ? " holds" : ""}`, onclick: pick ? () => pick(node) : null },
+        return h(pick ? "button" : "div", { type: pick ? "button" : null, "data-key": pick ? `rack ${node.uuid}` : null, class: `node ${node.state}${holds ? " holds" : ""}`, onclick: pick ? () => pick(node) : null },
           h("span", { class: "row apart" }, h("strong", { class: "mono" }, name(node.address.data)), badge(node.admin_state !== "in-service" ? node.admin_state : node.state, KIND[node.state])),
           holds ? h("span", { class: "small" }, "has a copy") : null,
           bar(share, share > 0.9 ? "bad" : ""),
@@ -34,11 +34,11 @@ export function nodes(main, state) {
 
   function drawDetail(node) {
     replace(detail, h("section", { class: "card", "aria-label": "Chosen node" },
-      h("div", { class: "row apart" }, h("h2", {}, "DataNode ", name(node.address.data)), h("button", { type: "button", class: "quiet", "aria-label": "Close", onclick: () => { chosen = null; replace(detail); } }, "×")),
+      h("div", { class: "row apart" }, h("h2", {}, "DataNode ", name(node.address.data)), h("button", { type: "button", class: "quiet", "aria-label": "Close", "data-key": "close", onclick: () => { chosen = null; replace(detail); } }, "×")),
       h("dl", { class: "facts" },
         h("dt", {}, "State"), h("dd", {}, badge(node.state, KIND[node.state]), " ", node.admin_state),
         h("dt", {}, "Last contact"), h("dd", {}, `${duration(node.last_contact_s)} ago`, node.state === "dead" ? "; what follows is as it was then" : ""),
-        h("dt", {}, "Pages"), h("dd", {}, h("a", { href: `http://${node.address.http}/`, rel: "noreferrer" }, `http://${node.address.http}/`)),
+        h("dt", {}, "Pages"), h("dd", {}, h("a", { href: `http://${node.address.http}/`, "data-key": "page", rel: "noreferrer" }, `http://${node.address.http}/`)),
         h("dt", {}, "Version"), h("dd", {}, node.version || "not heard of yet"),
         h("dt", {}, "Identity"), h("dd", { class: "mono" }, `${node.address.node_id}, ${node.uuid}`),
         h("dt", {}, "Work"), h("dd", {}, `${plural(node.active_transfers, "transfer")}, ${rate(node.requests_s)} requests/s, ${size(node.received_bytes_s)}/s in, ${size(node.sent_bytes_s)}/s out, ${plural(node.errors, "error")} since its start`)),
@@ -49,18 +49,16 @@ export function nodes(main, state) {
 
   function draw(found) {
     latest = found;
-    const focus = document.activeElement && document.activeElement.closest(".node") ? [...map.querySelectorAll(".node")].indexOf(document.activeElement) : -1;
     replace(map, rackMap(found.nodes, { pick: show }));
-    if (focus >= 0) map.querySelectorAll(".node")[focus]?.focus();
     const head = ["Node", "State", "Heard", "Used", "Free", "Blocks", "Transfers", "In", "Out", "Errors", "Volumes"];
     replace(table, found.nodes.length ? h("table", {}, h("thead", {}, h("tr", {}, head.map((text) => h("th", { scope: "col" }, text)))),
       h("tbody", {}, found.nodes.map((node) => h("tr", {},
-        h("td", {}, h("button", { type: "button", class: "quiet mono", onclick: () => show(node) }, node.address.data)), h("td", {}, badge(node.state, KIND[node.state])), h("td", { class: "nowrap" }, `${duration(node.last_contact_s)} ago`),
+        h("td", {}, h("button", { type: "button", class: "quiet mono", "data-key": node.uuid, onclick: () => show(node) }, node.address.data)), h("td", {}, badge(node.state, KIND[node.state])), h("td", { class: "nowrap" }, `${duration(node.last_contact_s)} ago`),
         h("td", {}, size(node.used_bytes)), h("td", {}, size(node.remaining_bytes)), h("td", {}, count(node.blocks)), h("td", {}, count(node.active_transfers)), h("td", { class: "nowrap" }, `${size(node.received_bytes_s)}/s`), h("td", { class: "nowrap" }, `${size(node.sent_bytes_s)}/s`), h("td", {}, count(node.errors)),
         h("td", {}, count(node.volumes.length), node.volumes.some((volume) => volume.failure) ? badge(`${node.volumes.filter((volume) => volume.failure).length} failed`, "bad") : ""))))) : h("p", { class: "dim" }, "No DataNode has registered yet."));
     const node = found.nodes.find((one) => one.uuid === chosen);
     if (node) drawDetail(node);
   }
 
-  return state.watch(draw);
+  return state.watch((found) => keepFocus(main, () => draw(found)));
 }

@@ -2,7 +2,7 @@
 
 import { call } from "./api.js";
 import { chart } from "./chart.js";
-import { badge, bar, h, name, replace } from "./dom.js";
+import { badge, bar, h, keepFocus, name, replace } from "./dom.js";
 import { ago, count, duration, plural, rate, since, size } from "./format.js";
 
 // By urgency: how many good copies a block that waits has left.
@@ -22,7 +22,7 @@ export function overview(main, state) {
     clearTimeout(timer);
     try {
       history = await call("history", { span });
-      if (!closed) drawCharts();
+      if (!closed) keepFocus(charts, drawCharts);
     } catch { /* the connection's badge says it */ }
     if (!closed) timer = setTimeout(load, 10000);
   }
@@ -73,10 +73,10 @@ export function overview(main, state) {
         waiting ? h("table", {}, h("tbody", {}, repair.by_copies.map((value, level) => value ? h("tr", {}, h("th", { scope: "row" }, LEVELS[Math.min(level, 3)]), h("td", { class: "right" }, plural(value, "block")), h("td", {}, bar(value / waiting, level === 0 ? "bad" : level === 1 ? "warn" : ""))) : null))) : null,
         h("p", { class: "dim small" }, counting ? "Copies are being counted." : `At the last count, ${ago(found.counted_ms)}: ${plural(found.under_replicated, "block")} with too few copies, ${count(found.missing)} with none, ${plural(found.damaged, "damaged copy", "damaged copies")}, ${plural(found.pending_deletion, "copy", "copies")} to be deleted.`)),
       h("section", { class: "card" }, h("h2", {}, "Hottest directories"),
-        found.hot.length ? h("table", {}, h("tbody", {}, found.hot.map((entry) => h("tr", {}, h("td", {}, h("a", { href: `#/files${encodePath(entry.path)}` }, name(entry.path))), h("td", { class: "right nowrap" }, `${rate(entry.calls_s)} calls/s`))))) : h("p", { class: "dim" }, "Nothing is asked for just now.")));
+        found.hot.length ? h("table", {}, h("tbody", {}, found.hot.map((entry) => h("tr", {}, h("td", {}, h("a", { href: `#/files${encodePath(entry.path)}`, "data-key": entry.path }, name(entry.path))), h("td", { class: "right nowrap" }, `${rate(entry.calls_s)} calls/s`))))) : h("p", { class: "dim" }, "Nothing is asked for just now.")));
   }
 
-  const stop = state.watch(draw);
+  const stop = state.watch((found) => keepFocus(main, () => draw(found)));
   load();
   return () => { closed = true; clearTimeout(timer); stop(); };
 }

@@ -180,6 +180,23 @@ def test_by_keyboard_alone(cluster: Cluster, fs: sync.FileSystem, folder: str, p
     expect(page.get_by_role("row")).to_have_count(1)
 
 
+def test_the_place_of_the_keyboard_outlives_what_changes(cluster: Cluster, page: Page) -> None:
+    """The tables are made anew every two seconds; who has come somewhere with Tab stays there."""
+    page.goto(f"{cluster.url}/#/nodes")
+    name = cluster.datanodes[1].facts["data"]
+    for place in (page.locator("table").get_by_role("button", name=name), page.locator(".node")):
+        place.first.focus()
+        page.evaluate("window.kept = document.activeElement")
+        page.wait_for_function("() => !window.kept.isConnected")
+        expect(place.first).to_be_focused()
+    page.goto(f"{cluster.url}/#/")
+    chart = page.get_by_role("img", name="Calls per second")
+    chart.focus()
+    page.evaluate("window.kept = document.activeElement")
+    page.wait_for_function("() => !window.kept.isConnected")
+    expect(chart).to_be_focused()
+
+
 def test_uploads_stream_and_downloads_match(
     cluster: Cluster, fs: sync.FileSystem, folder: str, page: Page, tmp_path: Path
 ) -> None:
@@ -224,7 +241,14 @@ def test_a_file_is_dropped_and_an_upload_cancelled(
           document.querySelector('.listing').dispatchEvent(new DragEvent('drop', {dataTransfer: data, bubbles: true, cancelable: true}));
         }"""
     )
-    page.get_by_role("button", name="Cancel").click()
+    # Pressed for a while, as by a finger, during which the numbers beside the button change.
+    button = page.get_by_role("button", name="Cancel the upload of never.bin").bounding_box()
+    assert button is not None
+    page.mouse.move(button["x"] + 10, button["y"] + 10)
+    page.mouse.down()
+    before = page.locator(".upload").last.inner_text()
+    expect(page.locator(".upload").last).not_to_have_text(before)
+    page.mouse.up()
     expect(page.locator(".upload .badge.warn")).to_have_text("cancelled")
     expect(page.get_by_text("1 entry", exact=True)).to_be_visible()  # nor does the page show it
 
