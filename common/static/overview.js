@@ -59,7 +59,7 @@ export function overview(main, state) {
     const days = found.growth_bytes_day > 0 ? found.remaining_bytes / found.growth_bytes_day : -1;
     replace(tiles,
       tile("Space used", size(found.used_bytes), bar(share, share > 0.9 ? "bad" : share > 0.8 ? "warn" : ""),
-        h("div", { class: "dim small" }, `${size(found.remaining_bytes)} free of ${size(found.capacity_bytes)}`, others > 0.01 * found.capacity_bytes ? `; ${size(others)} belong to others` : ""),
+        h("div", { class: "dim small" }, `${size(found.remaining_bytes)} free of ${size(found.capacity_bytes)}`, others > 0.01 * found.capacity_bytes ? `; ${size(others)} hold other things` : ""),
         h("div", { class: "dim small" }, found.growth_bytes_day === null ? "how fast it grows is not known yet" : Math.abs(found.growth_bytes_day) >= 1024 ? `grows by ${size(found.growth_bytes_day)} a day${days > 0 && days < 3650 ? `, full in ${Math.round(days)} days` : ""}` : "does not grow")),
       tile("DataNodes alive", `${live} of ${found.nodes.length}`, h("div", { class: "dim small" }, plural(new Set(found.nodes.map((node) => node.address.rack)).size, "rack"), ", ", plural(found.nodes.reduce((sum, node) => sum + node.volumes.length, 0), "volume"))),
       tile("Files", counting ? "…" : count(found.files), h("div", { class: "dim small" }, counting ? "being counted" : `${plural(found.directories, "directory", "directories")}, ${plural(found.blocks, "block")}`)),
