@@ -42,7 +42,10 @@ class HttpMetrics:
     def done(self, request: BaseRequest, response: web.StreamResponse, seconds: float) -> None:
         if response.status == SWITCHING:
             return
-        match = getattr(request, "match_info", None)
+        try:
+            match = request.match_info if isinstance(request, web.Request) else None
+        except AssertionError:
+            match = None  # what is no HTTP has no route
         resource = match.route.resource if match is not None else None
         self.latencies.observe(
             self._name(resource.canonical) if resource is not None else "none", seconds
