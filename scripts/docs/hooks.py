@@ -6,8 +6,9 @@ import ast
 import dataclasses
 import inspect
 import io
+import json
+import sys
 import tokenize
-import typing
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ from twinfs.common import config as settings
 from twinfs.common import errors
 from twinfs.datanode.__main__ import command as datanode_command
 from twinfs.namenode.__main__ import command as namenode_command
+
+sys.path.insert(0, str(Path(__file__).parent))
+from error_texts import TEXTS  # MkDocs loads this file alone, without a package
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 REAL = {"namenode": namenode_command, "datanode": datanode_command}
@@ -86,7 +90,7 @@ def options_table(command: click.Command) -> Iterator[str]:
         and (record := parameter.get_help_record(context)) is not None
     ]
     if rows:
-        yield "| option | |"
+        yield "| option | what it does |"
         yield "| --- | --- |"
         for names, text in rows:
             yield f"| `{cell(names)}` | {cell(text)} |"
@@ -126,26 +130,31 @@ def configuration_page() -> str:
         "",
         "The file is `TWINFS_CONFIG`, `~/.config/twinfs/twinfs.toml` or `/etc/twinfs/twinfs.toml`. An unknown key is an error.",
         "",
+        "Defaults are shown as they would stand in the file; as a flag, `stop_grace_s` is `--stop-grace-s`. `dfs doctor` tries what is set.",
+        "",
     ]
     for role, kind in settings.ROLES.items():
         comments = comments_of(kind)
-        hints = typing.get_type_hints(kind)
         lines += [
             f"## `[{role}]`",
             "",
             f"Environment: `TWINFS_{role.upper()}_NAME`. " + (inspect.getdoc(kind) or ""),
             "",
-            "| name | type | default | |",
-            "| --- | --- | --- | --- |",
+            "| setting | default | what it is |",
+            "| --- | --- | --- |",
         ]
         for field in dataclasses.fields(kind):
-            default = f"`{cell(repr(default_of(field)))}`"
-            name = getattr(hints[field.name], "__name__", str(hints[field.name]))
-            lines.append(
-                f"| `{field.name}` | {cell(name)} | {default} | {cell(comments.get(field.name, ''))} |"
-            )
+            default = f"`{cell(toml_of(default_of(field)))}`"
+            lines.append(f"| `{field.name}` | {default} | {cell(comments.get(field.name, ''))} |")
         lines.append("")
     return "\n".join(lines)
+
+
+def toml_of(value: Any) -> str:
+    """A default as it would stand in the file."""
+    if isinstance(value, tuple):
+        return f"[{', '.join(toml_of(entry) for entry in value)}]"
+    return json.dumps(value)
 
 
 def default_of(field: dataclasses.Field[Any]) -> Any:
@@ -162,16 +171,16 @@ def errors_page() -> str:
     lines = [
         "# Errors",
         "",
-        "Every error has a *code* that stays the same, and a message that may change. *Again*: the same request may succeed later.",
+        "Every error has a *code* that stays the same, and a message that may change. *Again*: the same request may succeed later. *Exit*: of `dfs`. The"
+        " class in `twinfs.errors` is named like the code: `path-not-found` is `PathNotFound`; those that end in `-error` are the bases of others.",
         "",
-        "| code | class | HTTP | exit code | again | |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| code | HTTP | exit | again | what it says |",
+        "| --- | --- | --- | --- | --- |",
     ]
     for cls in errors.all_errors():
         error = cls("")
-        text = (inspect.getdoc(cls) or "").split("\n\n")[0] if "__doc__" in vars(cls) else ""
         lines.append(
-            f"| `{cls.code}` | {cls.__name__} | {errors.http_status(error)} | {errors.exit_code(error)} "
-            f"| {'yes' if cls.retryable else ''} | {cell(text)} |"
+            f"| `{cls.code}` | {errors.http_status(error)} | {errors.exit_code(error)} "
+            f"| {'yes' if cls.retryable else ''} | {cell(TEXTS[cls.code])} |"
         )
     return "\n".join(lines) + "\n"

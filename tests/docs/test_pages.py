@@ -6,8 +6,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
+
+from scripts.docs.error_texts import TEXTS
+from twinfs.common import errors
 
 from .page import blocks_of, commands_of, matches, run_page
 
@@ -79,3 +83,19 @@ def test_commands_and_what_they_print() -> None:
     first, second = commands_of("$ a \\\n> b\nx\n$ c\n")
     assert (first.text, first.expected, second.text) == ("a \\\nb", ["x"], "c")
     assert matches(["a ... c"], ["a b c"]) and not matches(["a"], ["b"])
+
+
+def test_the_reference_says_what_every_error_means() -> None:
+    assert set(TEXTS) == {cls.code for cls in errors.all_errors()}
+
+
+def test_pictures_are_whole_and_say_what_they_show() -> None:
+    """They have a text for those who can't see them, colours for the dark, and load nothing."""
+    pictures = sorted((ROOT / "docs" / "images").glob("*.svg"))
+    assert len(pictures) == 3
+    for path in pictures:
+        root = ElementTree.parse(path).getroot()
+        names = {element.tag.rpartition("}")[2] for element in root.iter()}
+        assert {"title", "desc", "style"} <= names
+        assert not names & {"script", "image", "use", "foreignObject"}
+        assert "prefers-color-scheme: dark" in path.read_text(encoding="utf-8")
