@@ -27,6 +27,7 @@ BATCH_REPLICAS = 2_000
 MAX_WAITING = 200_000  # replicas; beyond that the index is gone through again instead
 BLAKE3_KEY = b"\x1e"
 MAX_PLACES = 16  # of one block
+KEYS_AT_ONCE = 250  # in one statement
 SCHEMA = """
 -- Where the CID block with a hash lies: in the bytes [start, start + length) of a finalized replica. One hash may lie in several
 -- replicas. A row whose replica is gone is no error: whoever finds one looks whether the replica is there.
@@ -149,6 +150,21 @@ class CidIndex:
                 found.append(Place(block_id, start, length))
                 if len(found) == most:
                     break
+        return found
+
+    def blocks(self, keys: Sequence[bytes]) -> list[tuple[bytes, int]]:
+        """(key, block id) of places of many blocks, as far as they are written; the volume's index may not know all of them."""
+        found: list[tuple[bytes, int]] = []
+        for start in range(0, len(keys), KEYS_AT_ONCE):
+            part = keys[start : start + KEYS_AT_ONCE]
+            marks = ",".join("?" * len(part))
+            try:
+                with self._read_lock:
+                    found += self._reader.execute(
+                        f"SELECT key, block_id FROM places WHERE key IN ({marks})", part
+                    )
+            except sqlite3.Error as error:
+                raise database_error(error, self._path) from error
         return found
 
     def hashes(self) -> int:

@@ -125,6 +125,24 @@ class CidStore:
                     found.append(Copy(place.block_id, damaged, replica.length == place.length))
         return found
 
+    def replicas(self, hashes: Sequence[bytes]) -> dict[bytes, list[int]]:
+        """Ids of undamaged replicas of our own content that blocks lie in, as the directories of hashes have it: not all may be there.
+
+        For many blocks at a time; those without any are left out, and may be here all the same (see `places`).
+        """
+        keys = {}
+        for hashed in hashes:
+            with contextlib.suppress(Unsupported):
+                keys[key_of(hashed)] = hashed
+        found: dict[bytes, list[int]] = {}
+        for volume in self._store.volumes:
+            if volume.failure:
+                continue
+            for key, block_id in volume.cids.blocks(list(keys)):
+                if block_id >= FIRST_LOCAL_BLOCK and block_id not in volume.index.damaged:
+                    found.setdefault(keys[key], []).append(block_id)
+        return found
+
     def size(self, hashed: bytes) -> int | None:
         """The block's length; None if it is not here."""
         if hashed[:1] == b"\x00":

@@ -147,12 +147,11 @@ class Claims:
 
     # --- collecting ---
 
-    def start(self, ids: array[int]) -> Marks:
-        """A collection begins, of replicas that were there (*ids*, ascending). What is claimed, now or later, is marked.
+    def start(self, marks: Marks) -> None:
+        """A collection begins, of replicas that were there (those of *marks*). What is claimed, now or later, is marked.
 
         Busy: so much is being added that not all claims could be kept.
         """
-        marks = Marks(ids)
         with self._lock:
             now_s = self._now_s()
             self._forget_old(now_s)
@@ -160,11 +159,12 @@ class Claims:
                 raise Busy("more is being added than a collection could spare: try again later")
             if self._marks is not None:
                 raise Busy("a collection is going on already")
-            for _, claimed in self._slices:
-                for block_id in claimed:
-                    marks.mark(block_id)
             self._marks = marks
-        return marks
+            before = [(claimed, len(claimed)) for _, claimed in self._slices]
+        # Millions, maybe: nobody who adds is to wait meanwhile. Later ones mark for themselves.
+        for claimed, count in before:
+            for at in range(count):
+                marks.mark(claimed[at])
 
     def doom(self, positions: Sequence[int]) -> list[int]:
         """Those of *positions* in the marks whose replicas nobody has claimed: to be removed, and then `removed`."""

@@ -74,8 +74,9 @@ class Collector:
                 (self._clock.wall_ms() - int(grace_s * 1000)) << ID_BITS_BELOW_MS
             )
             ids = await self._snapshot(before)
-            marks = self._marks = claims.start(ids)
-            # From now on new pins mark for themselves (`protect`), so that none falls between.
+            marks = self._marks = Marks(ids)
+            # From now on new pins and claims mark for themselves (`protect`, `claim`), so that none falls between.
+            await self._content.run(claims.start, marks)
             async for root in self._roots():
                 await self._mark(root)
             async for step in self._sweep(marks, dry_run=dry_run):
@@ -105,7 +106,9 @@ class Collector:
                     break
                 after = page[-1]
             parts.append(part)
-        return parts[0] if len(parts) == 1 else array("Q", heapq.merge(*parts))
+        if len(parts) == 1:
+            return parts[0]
+        return await self._content.run(lambda: array("Q", heapq.merge(*parts)))
 
     # --- marking ---
 
@@ -129,20 +132,18 @@ class Collector:
 
     def _mark_some(self, stack: list[Cid], marks: Marks, deep: bool) -> Cid | None:
         """Mark blocks, those below them going on the *stack*; a node that can't be read here ends it."""
-        for _ in range(SLICE_BLOCKS):
-            if not stack:
-                return None
+        left = SLICE_BLOCKS
+        while stack and left > 0:
+            leaves: list[Cid] = []
+            while stack and len(leaves) < left and not (deep and stack[-1].codec != RAW):
+                leaves.append(stack.pop())
+            left -= len(leaves)
+            self._mark_leaves(leaves, marks)
+            if not stack or left <= 0:
+                break
+            left -= 1
             cid = stack.pop()
-            node = deep and cid.codec != RAW
-            copies = [] if cid.is_identity else self._cids.places(cid.multihash)
-            # One good copy of our own is enough; damaged ones stay as long as there is no other.
-            local = [copy for copy in copies if copy.block_id >= FIRST_LOCAL_BLOCK]
-            new: bool | None = None
-            for copy in [copy for copy in local if not copy.damaged][:1] or local:
-                new = marks.mark(copy.block_id, WALKED if node and copy.whole else KEPT)
-                if not copy.whole:
-                    new = None  # the mark is of all that is in the replica
-            if not node or not (self._unseen(cid) if new is None else new):
+            if not self._mark_copies(cid, marks, WALKED):
                 continue
             try:
                 block = cid.digest if cid.is_identity else self._cids.read(cid)
@@ -152,6 +153,27 @@ class Collector:
             except DfsError:
                 return cid
         return None
+
+    def _mark_leaves(self, leaves: Sequence[Cid], marks: Marks) -> None:
+        """Mark blocks below which there is nothing to follow: many at a time, by the directory of hashes alone."""
+        places = self._cids.replicas([cid.multihash for cid in leaves])
+        for cid in leaves:
+            good = places.get(cid.multihash, ())
+            # A row of a replica that is gone is among no marks; who has no other may still be found by a closer look.
+            if not any(marks.mark(block_id) is not None for block_id in good):
+                self._mark_copies(cid, marks, KEPT)
+
+    def _mark_copies(self, cid: Cid, marks: Marks, flag: int) -> bool:
+        """Mark what a block lies in; with WALKED, whether nobody has followed it yet."""
+        copies = [] if cid.is_identity else self._cids.places(cid.multihash)
+        # One good copy of our own is enough; damaged ones stay as long as there is no other.
+        local = [copy for copy in copies if copy.block_id >= FIRST_LOCAL_BLOCK]
+        new: bool | None = None
+        for copy in [copy for copy in local if not copy.damaged][:1] or local:
+            new = marks.mark(copy.block_id, flag if copy.whole else KEPT)
+            if not copy.whole:
+                new = None  # the mark is of all that is in the replica
+        return flag == WALKED and (self._unseen(cid) if new is None else new)
 
     def _unseen(self, cid: Cid) -> bool:
         if cid.multihash in self._walked:

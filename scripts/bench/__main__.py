@@ -14,7 +14,7 @@ from pathlib import Path
 from figures import Figure, Report, machine
 from settings import Settings
 
-# Each can be run alone, in less than two minutes: name -> (module, function, what it shows).
+# Each can be run alone, most in less than two minutes: name -> (module, function, what it shows).
 GROUPS = {
     "large": ("large", "measure", "1 GiB put and get"),
     "trees": ("small", "measure_trees", "put -r, get -r, rm -r of 10,000 small files"),
@@ -30,13 +30,16 @@ GROUPS = {
     "gateway": ("peers", "measure_gateway", "raw blocks over HTTP"),
     "exchange": ("peers", "measure_exchange", "one DAG from four limited peers"),
     "replicas": ("replicas", "measure", "get from all replicas at once, DataNodes limited and not"),
-    "network": ("peers", "measure_network", "finding providers among 50 and 10,000 peers"),
+    "network": ("network", "measure_network", "50 peers as processes, half of them killed"),
+    "placement": ("network", "measure_placement", "pins that move when peers come and go"),
     "content": ("content", "measure", "adding by hash, the same again, CIDs, small files"),
     "collecting": (
         "content",
         "measure_collecting",
         "adds while a million CID blocks are collected",
     ),
+    "peer-gc": ("collecting", "measure_peer", "adds to a peer that collects, a million CID blocks"),
+    "cluster-gc": ("collecting", "measure_cluster", "adds to a cluster that collects, a million"),
     "frames": ("frames", "measure", "fsspec: scattered ranges, pandas read_parquet"),
     "datanode": ("stalled", "measure", "a DataNode's memory, 32 writers, one of them stalled"),
 }

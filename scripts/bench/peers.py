@@ -1,15 +1,10 @@
-"""Peers: adding content, the gateway, one DAG from several limited peers, networks of thousands."""
+"""Peers: adding content, the gateway, one DAG from several limited peers."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
-import math
-import os
-import random
 import signal
-import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,19 +17,16 @@ from settings import MIB, Settings
 from twinfs.client.peer_client import PeerClient
 from twinfs.client.peer_import import Importer
 from twinfs.common.ipld.layout import PROFILES
-from twinfs.common.peerid import Identity
-from twinfs.common.runtime import ManualClock, SystemClock, elapsed_timer
-from twinfs.datanode.peers.node import PeerNode, PeerSettings
-from twinfs.datanode.peers.transport import HttpTransport, PeersApi
+from twinfs.common.runtime import elapsed_timer
 
 TWINFS = PROFILES["twinfs"]
 HERE = Path(__file__).parent
 
 
 @contextlib.contextmanager
-def peer(settings: Settings) -> Iterator[str]:
-    """A peer as a process; its URL."""
-    folder = settings.fresh("peer")
+def peer(settings: Settings, folder: Path | None = None) -> Iterator[str]:
+    """A peer as a process, its volume "v" in *folder*; its URL."""
+    folder = folder or settings.fresh("peer")
     ready = folder / "ready"
     arguments = ["--dir", str(folder / "v"), "--bootstrap", "none", "--port", "0"]
     arguments += ["--data-port", "0", "--socket", "none", "--ready-file", str(ready)]
@@ -192,154 +184,3 @@ def limited(url: str, *, faulty: bool) -> Iterator[tuple[list[str], subprocess.P
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait()
-
-
-# --- networks ---
-
-
-def key(number: int) -> bytes:
-    return b"\x1e\x20" + number.to_bytes(32, "big")
-
-
-def measure_network(settings: Settings) -> list[Figure]:
-    found, times_ms = asyncio.run(_half_killed(settings.seed))
-    sizes = (100, 1_000, 10_000)
-    medians = asyncio.run(_simulate(sizes, settings.seed))
-    plot(medians, Path(os.environ.get("TWINFS_PLOT", settings.folder / "lookups.svg")))
-    shown = ", ".join(f"{size:,}: {median:g}" for size, median in medians.items())
-    growth = medians[sizes[-1]] / max(1.0, medians[sizes[0]])
-    return [
-        Figure("network: found after half of 50 peers died", "of 1", [found], at_least=1.0),
-        Figure("network: such a search", "ms", times_ms, at_most=200),
-        Figure(
-            "network: messages of a search, 10,000 peers over 100",
-            "times",
-            [growth],
-            at_most=math.log(sizes[-1]) / math.log(sizes[0]) + 1,
-            note=f"simulated peers: messages, median of 100 searches: {shown}",
-        ),
-    ]
-
-
-async def _half_killed(seed: int) -> tuple[float, list[float]]:
-    """50 peers over HTTP in this process, half of them killed: (share found, milliseconds of each search)."""
-    from aiohttp import web
-
-    rng, clock = random.Random(seed), SystemClock()
-    runners: list[web.AppRunner] = []
-    nodes: list[PeerNode] = []
-    transports: list[HttpTransport] = []
-    for number in range(50):
-        app = web.Application()
-        place: list[PeerNode] = []
-        app.add_routes(PeersApi(lambda place=place: place[0]).routes())
-        runner = web.AppRunner(app, access_log=None)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        address = f"127.0.0.1:{runner.addresses[0][1]}"
-        transport = HttpTransport(timeout_s=3.0)
-        node = PeerNode(Identity(rng.randbytes(32)), [address], transport, clock=clock, rng=rng)
-        place.append(node)
-        if nodes:
-            await node.join([nodes[rng.randrange(number)].me.addresses[0]])
-        runners.append(runner)
-        nodes.append(node)
-        transports.append(transport)
-    for number, node in enumerate(nodes):
-        await node.provide([key(number)])
-    dead = set(rng.sample(range(50), 25))
-    for number in dead:
-        await nodes[number].close()
-        await runners[number].cleanup()
-    living = [number for number in range(50) if number not in dead]
-    hits, times_ms = 0, []
-    for number in living:
-        asking = rng.choice([other for other in living if other != number])
-        began_s = elapsed_timer()
-        async for record in nodes[asking].find_providers(key(number), 1):
-            hits += record.peer == nodes[number].identity.peer_id
-            break
-        times_ms.append(1000 * (elapsed_timer() - began_s))
-    for number in living:
-        await nodes[number].close()
-        await runners[number].cleanup()
-    for transport in transports:
-        await transport.close()
-    return hits / len(living), times_ms
-
-
-class _Wire:
-    """A network without latency: what is counted are messages."""
-
-    def __init__(self, nodes: dict[str, PeerNode]) -> None:
-        self._nodes = nodes
-
-    async def ask(self, address: str, question: object) -> object:
-        return await self._nodes[address].answer(question)  # type: ignore[arg-type]
-
-
-async def _simulate(sizes: tuple[int, ...], seed: int) -> dict[int, float]:
-    """Messages of a search at each size, in one network that grows."""
-    rng, nodes = random.Random(seed), {}
-    wire = _Wire(nodes)
-    clock = ManualClock()
-    medians: dict[int, float] = {}
-    for size in sizes:
-        while len(nodes) < size:
-            address = f"10.{len(nodes) >> 16}.{len(nodes) >> 8 & 255}.{len(nodes) & 255}:1"
-            node = PeerNode(
-                Identity(rng.randbytes(32)),
-                [address],
-                wire,  # type: ignore[arg-type]
-                clock=clock,
-                rng=rng,
-                settings=PeerSettings(),
-            )
-            there = rng.choice(list(nodes.values())) if nodes else None
-            nodes[address] = node
-            if there is not None:
-                # Joining as such, without the refresh of far buckets that takes minutes for thousands of peers.
-                await node.greet(there.me.addresses[0])
-                for contact in await node.find_nearest((node.table.point).to_bytes(32, "big")):
-                    node.consider(contact.record)
-                await node.settle()
-        everybody = list(nodes.values())
-        counts = []
-        for number in range(100):
-            provider, asking = rng.sample(everybody, 2)
-            await provider.provide([key(size * 1000 + number)])
-            before = asking.questions
-            async for _ in asking.find_providers(key(size * 1000 + number), 1):
-                break
-            counts.append(asking.questions - before)
-        medians[size] = statistics.median(counts)
-    for node in nodes.values():
-        await node.close()
-    return medians
-
-
-def plot(medians: dict[int, float], path: Path) -> None:
-    """An SVG of messages over the number of peers, logarithmic."""
-    top = max(medians.values()) + 1
-    last = max(math.log10(size) for size in medians)
-
-    def at(size: float, value: float) -> tuple[float, float]:
-        return 60 + 400 * math.log10(size) / last, 240 - 200 * value / top
-
-    points = [at(size, value) for size, value in medians.items()]
-    marks = "".join(
-        f'<circle cx="{x:.0f}" cy="{y:.0f}" r="4"/>'
-        f'<text x="{x:.0f}" y="{y - 10:.0f}" text-anchor="middle">{value:g}</text>'
-        f'<text x="{x:.0f}" y="260" text-anchor="middle">{size:,}</text>'
-        for (x, y), (size, value) in zip(points, medians.items(), strict=True)
-    )
-    line = " ".join(f"{x:.0f},{y:.0f}" for x, y in points)
-    path.write_text(
-        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 500 290" font-family="sans-serif" font-size="12" fill="#246">'
-        '<rect width="500" height="290" fill="#fff"/>'
-        '<path d="M60 30V240H470" fill="none" stroke="#888"/>'
-        f'<polyline points="{line}" fill="none" stroke="#246" stroke-width="2"/>{marks}'
-        '<text x="265" y="282" text-anchor="middle">peers (logarithmic)</text>'
-        '<text x="18" y="135" transform="rotate(-90 18 135)" text-anchor="middle">messages of a search</text>'
-        "</svg>\n"
-    )

@@ -21,7 +21,7 @@ from twinfs.common.runtime import ManualClock
 from twinfs.datanode import claims
 from twinfs.datanode.blockstore import BlockStore
 from twinfs.datanode.cidstore import CidStore
-from twinfs.datanode.claims import Claims
+from twinfs.datanode.claims import Claims, Marks
 from twinfs.datanode.content import Content
 from twinfs.datanode.peers.collector import STEP_REPLICAS, Collector, Root, Step
 from twinfs.datanode.volumes import Volume
@@ -116,6 +116,21 @@ async def test_a_replica_of_many_chunks_stays_as_long_as_one_of_them_is_held(pee
     assert not any(peer.has(leaf) for leaf in leaves)
 
 
+async def test_a_node_that_is_held_alone_and_with_all_below_it_is_followed(peer: Peer) -> None:
+    """In both orders: that its block is to stay does not mean that somebody has looked at what is below it."""
+    leaf = peer.put(b"leaf")
+    node = peer.folder(leaf)
+    alone, deep = Root(node, deep=False), Root(node)
+    above = peer.folder(node)
+    for roots in ([alone, Root(above)], [alone, deep], [deep, alone]):
+        peer.roots = roots
+        await peer.collect()
+        assert peer.has(leaf) and peer.has(node)
+    peer.roots = [alone]
+    await peer.collect()
+    assert peer.has(node) and not peer.has(leaf)
+
+
 async def test_blocks_of_a_cluster_are_none_of_its_business(peer: Peer) -> None:
     data = random.Random(1).randbytes(100_000)
     block = BlockRef(block_id=BlockId(5), generation=GenerationStamp(7))
@@ -184,7 +199,7 @@ async def test_adds_and_pins_while_it_goes_on(peer: Peer) -> None:
 async def test_what_is_being_removed_counts_as_absent(peer: Peer) -> None:
     cid = peer.put(b"data")
     ids = array("Q", peer.store.volumes[0].index.ids(0, 9) + peer.store.volumes[1].index.ids(0, 9))
-    peer.cids.claims.start(ids)
+    peer.cids.claims.start(Marks(ids))
     assert peer.cids.claims.doom([0]) == [0]
     assert not peer.cids.claim(cid.multihash)
     assert peer.cids.put([(cid, b"data")]) == 1  # so it is put once more, under an id of its own
@@ -219,7 +234,7 @@ async def test_of_two_copies_the_good_one_stays(peer: Peer) -> None:
     cid = peer.put(b"twice")
     ids = [i for volume in peer.store.volumes for i in volume.index.ids(0, 9)]
     volume = next(v for v in peer.store.volumes if v.index.get(ids[0]))
-    peer.cids.claims.start(array("Q", ids))
+    peer.cids.claims.start(Marks(array("Q", ids)))
     peer.cids.claims.doom([0])
     peer.cids.put([(cid, b"twice")])
     peer.cids.claims.stop()
@@ -285,9 +300,9 @@ def test_more_claims_than_can_be_kept_hold_collections_off(
         found.renew_add(add)
         found.claim(number)
     with pytest.raises(Busy):
-        found.start(array("Q", [1, 2, 3]))
+        found.start(Marks(array("Q", [1, 2, 3])))
     found.end_add(add)
-    found.start(array("Q", [1, 2, 3]))
+    found.start(Marks(array("Q", [1, 2, 3])))
 
 
 def test_claims_of_who_does_not_say_that_he_adds_hold_for_a_while() -> None:
@@ -296,10 +311,14 @@ def test_claims_of_who_does_not_say_that_he_adds_hold_for_a_while() -> None:
     found.unnamed()
     found.claim(2)
     clock.advance(claims.GRACE_S - 1)
-    assert list(found.start(array("Q", [1, 2])).flags) == [0, 1]
+    marks = Marks(array("Q", [1, 2]))
+    found.start(marks)
+    assert list(marks.flags) == [0, 1]
     found.stop()
     clock.advance(2)
     found.claim(1)
     found.stop()
     clock.advance(1)
-    assert list(found.start(array("Q", [1, 2])).flags) == [0, 0]
+    marks = Marks(array("Q", [1, 2]))
+    found.start(marks)
+    assert list(marks.flags) == [0, 0]
