@@ -150,8 +150,10 @@ class PeerContent:
         fetch: bool = True,
         replicas: int = 0,
     ) -> PeerPin:
-        """Keep a DAG or a block on this peer, or (*replicas*) on so many peers; what it lacks is fetched from others first. PinExists."""
-        if not replicas:
+        """Keep a DAG or a block on this peer, or (*replicas*) on so many peers; what it lacks is fetched from others first. PinExists, ContentNotFound."""
+        if replicas:
+            await self.reader.get(cid)  # a pin of what nobody has would wait for ever
+        else:
             async for known in self.pins(kind=kind, name=name, cid=cid):
                 if not known.replicas:
                     raise PinExists(f"{cid} is pinned already")

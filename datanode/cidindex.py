@@ -72,10 +72,11 @@ class CidIndex:
         """Open or create; a damaged file is made anew. Follows *index* from now on."""
         self._path = path
         self._index = index
-        self._changes: collections.deque[
-            tuple[Sequence[Replica], Sequence[Name], Sequence[Replica]]
-        ]
+        # (rows that came, replicas that went, how many replicas that is) of each change, until it is written.
+        self._changes: collections.deque[tuple[list[Name], Sequence[Replica], int]]
         self._changes = collections.deque()
+        self._noted: dict[bytes, list[tuple[int, int, int]]] = {}  # the rows of _changes, by key
+        self._note_lock = threading.Lock()
         self._waiting = 0  # replicas in _changes
         self._lock = threading.Lock()  # of the writing connection
         self._read_lock = threading.Lock()
@@ -125,26 +126,22 @@ class CidIndex:
         return found[0] if found else None
 
     def all(self, key: bytes, *, most: int = MAX_PLACES) -> list[Place]:
-        """*most* such places."""
-        found = self._look_up(key, most)
-        if not found and self._waiting:
-            self.settle()
-            found = self._look_up(key, most)
-        return found
-
-    def _look_up(self, key: bytes, most: int) -> list[Place]:
+        """*most* such places. Waits for no writer: whoever adds asks for many blocks that are not here."""
+        # What is not written yet first. The other way round, it could be written in between, and be missed.
+        with self._note_lock:
+            rows = list(self._noted.get(key, ()))
         try:
             with self._read_lock:
-                rows = self._reader.execute(
+                rows += self._reader.execute(
                     "SELECT block_id, start, length FROM places WHERE key = ? LIMIT ?",
                     (key, MAX_PLACES),
-                ).fetchall()
+                )
         except sqlite3.Error as error:
             raise database_error(error, self._path) from error
         if not rows:
             rows = self._index.named(key)
-        found = []
-        for block_id, start, length in rows:
+        found: list[Place] = []
+        for block_id, start, length in dict.fromkeys(rows):
             replica = self._index.get(block_id)
             if replica is not None and start + length <= replica.length:
                 found.append(Place(block_id, start, length))
@@ -182,7 +179,12 @@ class CidIndex:
         if self._waiting > MAX_WAITING:
             self._overflow = True
         else:
-            self._changes.append((added, names, removed))
+            rows = [row for replica in added for row in derived(replica)]
+            rows += names
+            with self._note_lock:
+                for row in rows:
+                    self._noted.setdefault(row[0], []).append(row[1:])
+            self._changes.append((rows, removed, len(added) + len(removed)))
             self._waiting += len(added) + len(removed)
         self._wake.set()
 
@@ -197,11 +199,9 @@ class CidIndex:
         removed: list[tuple[bytes, int, int]] = []
         taken = 0
         while self._changes and taken < BATCH_REPLICAS:
-            new, names, gone = self._changes.popleft()
-            taken += len(new) + len(gone)
-            for replica in new:
-                added += derived(replica)
-            added += names
+            new, gone, count = self._changes.popleft()
+            taken += count
+            added += new
             for replica in gone:
                 removed += [row[:3] for row in derived(replica)]
                 # What comes after in the queue may have the block again, so the order of both lists matters.
@@ -224,8 +224,19 @@ class CidIndex:
                 raise
         except sqlite3.Error as error:
             raise database_error(error, self._path) from error
+        else:
+            self._forget_noted(added)
         finally:
             self._waiting = max(0, self._waiting - taken) if self._changes else 0
+
+    def _forget_noted(self, rows: Sequence[Name]) -> None:
+        """They are written now."""
+        with self._note_lock:
+            for row in rows:
+                noted = self._noted[row[0]]
+                noted.remove(row[1:])
+                if not noted:
+                    del self._noted[row[0]]
 
     def _run(self) -> None:
         try:

@@ -58,6 +58,7 @@ class Claims:
             "-inf"
         )  # when somebody claimed something without saying that he adds
         self._adds: collections.OrderedDict[str, tuple[float, float]] = collections.OrderedDict()
+        self._heard_s = float("-inf")  # of anybody who adds
         self._marks: Marks | None = None
         self._doomed: frozenset[int] = frozenset()
 
@@ -72,6 +73,7 @@ class Claims:
                 raise Busy(f"{MAX_ADDS} adds go on already")
             name = new_uuid()
             self._adds[name] = (now_s, now_s)
+            self._heard_s = now_s
             return name
 
     def renew_add(self, name: str) -> None:
@@ -80,7 +82,8 @@ class Claims:
             known = self._adds.get(name)
             if known is None:
                 raise Unavailable("the peer knows nothing of this add any more: add again")
-            self._adds[name] = (known[0], self._now_s())
+            self._heard_s = self._now_s()
+            self._adds[name] = (known[0], self._heard_s)
             self._adds.move_to_end(name)
 
     def end_add(self, name: str) -> None:
@@ -91,7 +94,7 @@ class Claims:
     def unnamed(self) -> None:
         """Somebody adds without `begin_add`: what he claims from now on holds for a while."""
         with self._lock:
-            self._unnamed_s = self._now_s()
+            self._heard_s = self._unnamed_s = self._now_s()
 
     @contextlib.contextmanager
     def adding(self) -> Iterator[None]:
@@ -101,6 +104,10 @@ class Claims:
             yield
         finally:
             self.end_add(name)
+
+    def heard_within(self, seconds: float) -> bool:
+        """Whether anybody who adds was heard of in the last *seconds*."""
+        return self._now_s() - self._heard_s < seconds
 
     def _forget_silent(self, now_s: float) -> None:
         while self._adds:

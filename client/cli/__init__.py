@@ -60,7 +60,7 @@ COMMANDS = {
     "name": "peers",
     "peer": "peers",
     "add": "cas",
-    "cid": "cas",
+    "cid": "cids",
     "link": "cas",
     "pin": "cas",
     "gc": "cas",

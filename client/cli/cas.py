@@ -89,6 +89,12 @@ def add_command(
         else:
             print(f"added {node.cid} {shown(name)}" if name else f"added {node.cid}")
 
+    def tell_root(node: Node) -> None:
+        if as_json:
+            print_json({"cid": str(node.cid), "size": node.filesize, "tsize": node.tsize})
+        else:
+            print(node.cid)
+
     async def one(importer: Importer, text: str) -> tuple[str, Node]:
         if text == "-":
             return "", await importer.stream(_standard_input(), "")
@@ -115,7 +121,7 @@ def add_command(
         for node in roots.values():
             await finish(node)
             if quieter:
-                print(node.cid)
+                tell_root(node)
 
     async def nothing(node: Node) -> None:
         return
@@ -136,7 +142,7 @@ def add_command(
             wrap=wrap,
             hidden=not skip_hidden,
             told=tell,
-            quieter=quieter,
+            told_root=tell_root if quieter else None,
         )
         return
 
@@ -177,29 +183,6 @@ async def _standard_input() -> AsyncIterator[bytes]:
 
 
 # --- paths -------------------------------------------------------------------------------------
-
-
-@shell_command(name="cid")
-@click.argument("paths", nargs=-1, required=True)
-@click.option("--base", default="base32", show_default=True, help="The multibase to print it in.")
-@json_option
-def cid_command(shell: Shell, paths: tuple[str, ...], base: str, as_json: bool) -> None:
-    """The CID of each of PATHS, files or directories of the cluster."""
-
-    async def work(fs: Any) -> None:
-        for text in paths:
-            for status in list(shell.expand([text], "find the CID of")):
-                with shell.reporting("find the CID of", text):
-                    found = await fs.content.cid(status.path)
-                    shown_cid = found.cid.encode(base)
-                    if as_json:
-                        print_json({"path": status.path, "cid": shown_cid, "tsize": found.tsize})
-                    elif (len(paths) == 1 and text == status.path) or len(paths) == 1:
-                        print(shown_cid)
-                    else:
-                        print(f"{shown_cid}  {shown(status.path)}")
-
-    with_filesystem(shell, work)
 
 
 @shell_command(name="link")
@@ -321,7 +304,7 @@ def _pin_add(
                 else:
                     print(f"pinned {cid}")
                     for holder in pin.holders if replicas else ():
-                        print(f"  {holder}")
+                        print(f"  to be held by {holder}")
 
     with_content(shell, work)
 
@@ -448,7 +431,8 @@ def gc_command(shell: Shell, grace_s: float, dry_run: bool, as_json: bool) -> No
                 verb = "collected"
                 if dry_run:
                     verb = "would collect" if shell.on_peer else "would collect, in a first step"
-                print(f"{verb} {blocks} blocks, {human(size)}; {left.blocks} are held")
+                there = "are there" if dry_run else "are held"
+                print(f"{verb} {blocks} blocks, {human(size)}; {left.blocks} {there}")
 
     with_content(shell, work)
 

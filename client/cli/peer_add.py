@@ -25,9 +25,9 @@ def add(
     wrap: bool,
     hidden: bool,
     told: Callable[[str, Node], None],
-    quieter: bool,
+    told_root: Callable[[Node], None] | None,
 ) -> None:
-    """Add *paths*, and pin each under *pin_name* unless that is None. *local* says what a path means; *told*: of each file and folder."""
+    """Add *paths*, and pin each under *pin_name* unless that is None. *local* says what a path means; *told*: of each file and folder; *told_root*: of each of *paths*, once it is pinned."""
     client = shell.peer()
     progress = ProgressLine("adding")
     importer: Importer | None = None
@@ -51,8 +51,8 @@ def add(
                 client.call("POST", "/v1/peer/pins", body)
             else:
                 client.call("POST", "/v1/peer/provide", {"cids": [str(node.cid)]})
-            if quieter:
-                print(node.cid)
+            if told_root is not None:
+                told_root(node)
         client.end_add()
     finally:
         progress.close()

@@ -28,13 +28,15 @@ def split_cid(text: str) -> tuple[Cid, list[str]]:
 def peers_command(shell: Shell, as_json: bool) -> None:
     """List the peers that a peer knows, and whether they are there."""
     status = shell.peer().call("GET", "/v1/peer/status")
+    this = {"id": status["id"], "addresses": status["addresses"], "alive": True, "this": True}
+    entries = [this, *({**entry, "this": False} for entry in status["peers"])]
     if as_json:
-        for entry in status["peers"]:
+        for entry in entries:
             print_json(entry)
         return
-    rows = [["PEER", "ADDRESS", "STATE"], [status["id"], ",".join(status["addresses"]), "this one"]]
-    for entry in status["peers"]:
-        state = "alive" if entry["alive"] else "silent"
+    rows = [["PEER", "ADDRESS", "STATE"]]
+    for entry in entries:
+        state = "this one" if entry["this"] else "alive" if entry["alive"] else "silent"
         rows.append([entry["id"], ",".join(entry["addresses"]), state])
     for line in table(rows):
         print(line)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import sys
@@ -62,6 +61,8 @@ async def detached(call: Callable[..., T], *args: object) -> T:
     When the caller is cancelled, the thread stays behind and ends with the process. So *call* must not hold a lock
     that Python wants at its end: no buffered streams.
     """
+    import asyncio  # here, since every command imports this module, and most know no event loop
+
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
 

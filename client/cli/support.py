@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from ..peer_client import PeerClient
 
 T = TypeVar("T")
+NO_PATHS = "a peer has no paths: name content by its CID, or give a --namenode"
 SHORT: dict[type[DfsError], str] = {
     PathNotFound: "No such file or directory",
     PathExists: "File exists",
@@ -105,7 +106,7 @@ class Shell:
     def require_namenode(self) -> None:
         """Unsupported where there is none."""
         if self.without_paths:
-            raise Unsupported("a peer has no paths: name content by its CID, or give a --namenode")
+            raise Unsupported(NO_PATHS)
 
     def peer(self) -> PeerClient:
         """The peer that is asked; the caller's to close."""
@@ -174,6 +175,8 @@ class Shell:
         rest goes on."""
         for pattern in patterns:
             with self.reporting(verb, pattern):
+                if self.without_paths:
+                    raise _no_cid(pattern)
                 path = self.path(pattern)
                 # A name that has a glob's characters in it means itself first.
                 try:
@@ -219,6 +222,18 @@ class Shell:
         if self.failed:
             sys.stdout.flush()
             raise click.exceptions.Exit(self.failed)
+
+
+def _no_cid(text: str) -> Unsupported:
+    """Why *text* means nothing where there are no paths."""
+    from .references import reference
+
+    if not text.startswith("/") or text.startswith("/ipfs/"):
+        try:
+            reference(text)
+        except DfsError as error:
+            return Unsupported(f"it is no CID ({error.message}), and a peer has no paths")
+    return Unsupported(NO_PATHS)
 
 
 def check_text(text: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import logging
+import sys
 from array import array
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from typing import NamedTuple
@@ -27,9 +28,14 @@ from ..index import FIRST_LOCAL_BLOCK
 log = logging.getLogger(__name__)
 STEP_REPLICAS = 128  # a step is what others may have to wait for
 STEP_BYTES = 256 * 1024 * 1024
-SLICE_BLOCKS = 500  # marked by one visit of a thread
+SLICE_BLOCKS = 200  # marked by one visit of a thread
 PAGE = 5_000
-PAUSE_S = 0.002  # after each slice and step, at least; and as long as it took
+PAUSE_S = 0.002  # after each slice and step, at least; and as long as it took ...
+BESIDE_ADDS = 3  # ... so many times, when somebody who adds was heard of in the last
+ADDS_S = 1.0  # seconds
+# While a collection goes on, threads hand over the interpreter after so long at the latest (Python: 0.005 s). A request changes threads
+# a dozen times, and would wait for that long each time.
+SWITCH_S = 0.0005
 
 
 class Root(NamedTuple):
@@ -69,6 +75,8 @@ class Collector:
             raise Busy("a collection is going on already")
         self._busy = True
         claims = self._cids.claims
+        usual_s = sys.getswitchinterval()
+        sys.setswitchinterval(min(SWITCH_S, usual_s))
         try:
             before = FIRST_LOCAL_BLOCK + (
                 (self._clock.wall_ms() - int(grace_s * 1000)) << ID_BITS_BELOW_MS
@@ -82,6 +90,7 @@ class Collector:
             async for step in self._sweep(marks, dry_run=dry_run):
                 yield step
         finally:
+            sys.setswitchinterval(usual_s)
             claims.stop()
             self._marks = None
             self._walked.clear()
@@ -224,5 +233,7 @@ class Collector:
         )
 
     async def _rest(self, began_s: float) -> None:
-        """Let others have the disk and the processor as long as this had them."""
-        await asyncio.sleep(max(PAUSE_S, min(0.5, self._clock.monotonic_s() - began_s)))
+        """Let others have the disk and the processor as long as this had them, and longer if somebody adds."""
+        times = BESIDE_ADDS if self._cids.claims.heard_within(ADDS_S) else 1
+        pause_s = times * (self._clock.monotonic_s() - began_s)
+        await asyncio.sleep(max(PAUSE_S, min(0.5, pause_s)))

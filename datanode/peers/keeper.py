@@ -71,6 +71,7 @@ class Keeper:
         self._asking: dict[bytes, asyncio.Task[None]] = {}
         self._tried: dict[bytes, float] = {}
         self._wake = asyncio.Event()
+        self._newcomers: list[PeerRecord] = []  # who said so; they are asked before they count
 
     # --- answering ---
 
@@ -78,7 +79,9 @@ class Keeper:
         if isinstance(question, AskRoots):
             return Answer(whole=[self.has_whole(cid) for cid in question.cids])
         self._node.check(question.sender)
-        self.group.meet(question.sender)
+        if self.group.meet(question.sender):
+            self._newcomers.append(question.sender)
+            self._wake.set()
         members = [self.group.me, *self.group.members()][:MAX_MEMBERS]
         if question.digest == self.group.digest():
             return Answer(members=members, digest=self.group.digest())
@@ -179,10 +182,16 @@ class Keeper:
 
     async def run(self) -> None:
         """For ever."""
+        due_s = self._clock.monotonic_s()
         try:
             while True:
+                newcomers, self._newcomers = self._newcomers, []
                 try:
-                    await self.look_around()
+                    if newcomers and self._clock.monotonic_s() < due_s:
+                        await self._ask_all(newcomers)
+                    else:
+                        due_s = self._clock.monotonic_s() + self._period_s
+                        await self.look_around()
                     await self.settle()
                 except DfsError as error:
                     log.warning("keeping shared pins: %s", error.message)
@@ -201,14 +210,15 @@ class Keeper:
         """Ask every member whether it is there and what it knows."""
         for contact in self._node.table.contacts():
             self.group.meet(contact.record)
-        asked = await asyncio.gather(
-            *(self._ask(record) for record in self.group.members()), return_exceptions=True
-        )
+        await self._ask_all(self.group.members())
+        self.group.forget_silent(self._clock.monotonic_s(), FORGET_SILENT_S)
+        self.group.forget_removed(self._clock.wall_ms())
+
+    async def _ask_all(self, records: Sequence[PeerRecord]) -> None:
+        asked = await asyncio.gather(*map(self._ask, records), return_exceptions=True)
         for result in asked:
             if isinstance(result, BaseException) and not isinstance(result, DfsError):
                 raise result
-        self.group.forget_silent(self._clock.monotonic_s(), FORGET_SILENT_S)
-        self.group.forget_removed(self._clock.wall_ms())
 
     async def _ask(self, record: PeerRecord) -> None:
         contact = contact_of(record)

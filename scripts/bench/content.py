@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -39,7 +41,9 @@ def measure(settings: Settings) -> list[Figure]:
     """1 GiB and 10,000 small files, 3 DataNodes, 1 copy of the large, 3 of the small."""
     file, tree = settings.large_file(), settings.small_tree()
     size = settings.large_bytes / MIB
-    rates: dict[str, list[float]] = {n: [] for n in ("hash", "put", "add", "again", "tree", "cid")}
+    rates: dict[str, list[float]] = {
+        n: [] for n in ("hash", "put", "add", "again", "tree", "cid", "process", "start")
+    }
     with running(settings.fresh("content")) as cluster:
         for number in range(settings.runs):
             rates["hash"].append(size / dfs(cluster.url, "add", "-n", "-Q", str(file)))
@@ -52,6 +56,9 @@ def measure(settings: Settings) -> list[Figure]:
                 size / dfs(cluster.url, "put", "--replication", "1", str(file), where)
             )
             rates["cid"] += asyncio.run(_cid_ms(cluster.url, where))
+            for _ in range(5):
+                rates["process"].append(1000 * dfs(cluster.url, "cid", where))
+                rates["start"].append(1000 * _python_s())
             rates["tree"].append(
                 settings.small_files / dfs(cluster.url, "add", "-r", "-Q", str(tree))
             )
@@ -67,13 +74,28 @@ def measure(settings: Settings) -> list[Figure]:
         Figure(
             "dfs add, the same again", "MiB/s", rates["again"], hashing, at_least=0.8, of_bound=True
         ),
-        Figure("CID of a 1 GiB file", "ms", rates["cid"], at_most=50),
+        Figure("CID of a 1 GiB file, asked by a program", "ms", rates["cid"], at_most=50),
+        Figure(
+            "dfs cid of it, whole process",
+            "ms",
+            rates["process"],
+            Series("python -c pass", tuple(rates["start"])),
+            at_most=50,
+            smaller=True,
+        ),
         Figure("dfs add -r, 3 copies", "files/s", rates["tree"], at_least=4_000),
     ]
 
 
 def _root(path: Path) -> str:
     return str(asyncio.run(Importer(TWINFS, NoSink()).path(path, "")).cid)
+
+
+def _python_s() -> float:
+    """How long an interpreter takes that does nothing."""
+    began_s = elapsed_timer()
+    subprocess.run([sys.executable, "-c", "pass"], check=True)
+    return elapsed_timer() - began_s
 
 
 async def _cid_ms(url: str, path: str) -> list[float]:

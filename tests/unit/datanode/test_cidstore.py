@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import shutil
 from collections.abc import Callable, Iterator
@@ -83,6 +84,26 @@ def test_deleted_replicas_take_their_cids_with_them_unless_another_has_the_bytes
     assert not node.cids.has(raw(data).multihash)
     with pytest.raises(BlockNotFound):
         node.cids.read(raw(data))
+
+
+@pytest.mark.timeout(60)
+def test_finding_waits_for_no_writer(node: Node) -> None:
+    """While the directory of hashes is being written (or checkpointed), what came and what went since is known all the same."""
+    data = [data_of(n, 300) for n in range(4)]
+    with contextlib.ExitStack() as stack:
+        for volume in node.store.volumes:
+            stack.enter_context(volume.cids._lock)  # its writer gets no further
+        blocks = [node.write(n, one) for n, one in enumerate(data[:3], 5)]
+        assert node.cids.put([(raw(data[3], SHA2_256), data[3])]) == 1
+        assert all(node.cids.has(raw(one).multihash) for one in data)
+        assert node.cids.has(raw(data[3], SHA2_256).multihash)
+        assert not node.cids.has(raw(b"not here").multihash)
+        node.store.remove(blocks[:1])
+        assert not node.cids.has(raw(data[0]).multihash)
+    for volume in node.store.volumes:
+        volume.cids.settle()
+        assert not volume.cids._noted
+    assert [node.cids.has(raw(one).multihash) for one in data] == [False, True, True, True]
 
 
 @pytest.mark.parametrize(
