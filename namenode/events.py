@@ -1,34 +1,21 @@
-"""The change stream: sealed events have dense offsets and a hash that chains each to the one before.
-
-Hash of an event: BLAKE3 of the previous event's hash (32 zero bytes before the first) followed by the msgpack array
-[offset, time_ms, kind, path, destination, user, inode_id, detail]. Rewriting history changes every hash after it.
-"""
+"""The change stream: sealed events have dense offsets and a hash that chains each to the one before (`common/chain.py`)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-import msgspec
-from blake3 import blake3
-
+from ..common.chain import GENESIS, chain
 from ..common.errors import EventsGone, StoreDamaged
 from ..common.messages import EventPage
 from ..common.model import Event, INodeId
 from .store.base import NewEvent, Row, Transaction
 
-GENESIS = bytes(32)
 COLUMNS = "event_offset, time_ms, kind, path, destination, user_name, inode_id, detail, hash"
 INSERT = f"INSERT INTO events ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 INSERT_PENDING = (
     "INSERT INTO pending_events (event_id, time_ms, kind, path, destination, user_name, inode_id, detail)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 )
-_encode = msgspec.msgpack.Encoder().encode
-
-
-def chain(previous: bytes, fields: tuple[object, ...]) -> bytes:
-    """The hash of the event with *fields* (as in the module's first lines) after *previous*."""
-    return blake3(previous + _encode(fields)).digest()
 
 
 class Sealer:

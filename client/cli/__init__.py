@@ -43,7 +43,7 @@ COMMANDS = {
     "checksum": "content",
     "events": "following",
     "webhook": "following",
-    "audit": "following",
+    "audit": "auditing",
     "top": "watching",
     "doctor": "watching",
     "support-bundle": "watching",

@@ -1,32 +1,23 @@
-"""Commands about the change stream: events, webhook, audit."""
+"""Commands about the change stream: events, webhook."""
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import click
 
-from ...common import merkle
-from ...common.errors import DfsError, InvalidRequest
 from ...common.follow import (
     AddWebhook,
     CommitOffset,
     DeleteGroup,
-    GetCheckpoints,
     GetDeadLetters,
     GetGroups,
-    GetProof,
     GetWebhooks,
-    MakeCheckpoint,
     PauseWebhook,
-    Proof,
     SettleDeadLetters,
-    VerifyEvents,
     WebhookName,
 )
 from ...common.messages import ReadEvents
@@ -128,7 +119,7 @@ def _print_event(event: Event, as_json: bool) -> None:
     )
 
 
-def _sub(
+def sub_command(
     group: click.Group, name: str, *, changes: bool = False
 ) -> Callable[[Callable[..., Any]], click.Command]:
     """A command of *group*; one that *changes* things says so in JSON where it is asked to."""
@@ -142,7 +133,7 @@ def _sub(
     return decorate
 
 
-@_sub(events_command, "groups")
+@sub_command(events_command, "groups")
 @json_option
 def groups_command(shell: Shell, as_json: bool) -> None:
     """Consumer groups: how far each has come."""
@@ -157,7 +148,7 @@ def groups_command(shell: Shell, as_json: bool) -> None:
         print(line)
 
 
-@_sub(events_command, "seek", changes=True)
+@sub_command(events_command, "seek", changes=True)
 @click.argument("group")
 @click.argument("offset", type=click.IntRange(min=0))
 def seek_command(shell: Shell, group: str, offset: int) -> None:
@@ -165,7 +156,7 @@ def seek_command(shell: Shell, group: str, offset: int) -> None:
     shell.call("commit_offset", CommitOffset(group=group, offset=offset))
 
 
-@_sub(events_command, "forget", changes=True)
+@sub_command(events_command, "forget", changes=True)
 @click.argument("group")
 def forget_command(shell: Shell, group: str) -> None:
     """Delete GROUP."""
@@ -180,7 +171,7 @@ def webhook_command() -> None:
     """Have events POSTed to a URL, signed (superusers)."""
 
 
-@_sub(webhook_command, "add")
+@sub_command(webhook_command, "add")
 @click.argument("name")
 @click.argument("url")
 @click.option(
@@ -229,7 +220,7 @@ def webhook_add_command(
         print_json(made)
 
 
-@_sub(webhook_command, "ls")
+@sub_command(webhook_command, "ls")
 @json_option
 def webhook_ls_command(shell: Shell, as_json: bool) -> None:
     """Webhooks, and how they do."""
@@ -257,28 +248,28 @@ def webhook_ls_command(shell: Shell, as_json: bool) -> None:
         print(line)
 
 
-@_sub(webhook_command, "rm", changes=True)
+@sub_command(webhook_command, "rm", changes=True)
 @click.argument("name")
 def webhook_rm_command(shell: Shell, name: str) -> None:
     """Delete a webhook, and its dead letters."""
     shell.call("delete_webhook", WebhookName(name=name))
 
 
-@_sub(webhook_command, "pause", changes=True)
+@sub_command(webhook_command, "pause", changes=True)
 @click.argument("name")
 def webhook_pause_command(shell: Shell, name: str) -> None:
     """Send nothing for now; it goes on later where it was."""
     shell.call("pause_webhook", PauseWebhook(name=name, paused=True))
 
 
-@_sub(webhook_command, "resume", changes=True)
+@sub_command(webhook_command, "resume", changes=True)
 @click.argument("name")
 def webhook_resume_command(shell: Shell, name: str) -> None:
     """Go on sending."""
     shell.call("pause_webhook", PauseWebhook(name=name, paused=False))
 
 
-@_sub(webhook_command, "dead")
+@sub_command(webhook_command, "dead")
 @click.argument("name")
 @click.option("--retry", is_flag=True, help="Send them once more.")
 @click.option("--drop", is_flag=True, help="Forget them.")
@@ -310,126 +301,3 @@ def webhook_dead_command(shell: Shell, name: str, retry: bool, drop: bool, as_js
                     f"  ({letter.attempts} attempts: {letter.error})"
                 )
         after = letters[-1].event.offset
-
-
-# --- audit -----------------------------------------------------------------------------------------
-
-
-@click.group(name="audit")
-def audit_command() -> None:
-    """Prove that the change stream was not rewritten."""
-
-
-@_sub(audit_command, "verify")
-@click.option(
-    "--note",
-    "note_file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A checkpoint kept elsewhere: prove that what it saw is still the beginning of the stream.",
-)
-@click.option(
-    "--key", metavar="KEY", help="The verifier key that the checkpoint must be signed by."
-)
-@json_option
-def verify_command(shell: Shell, note_file: Path | None, key: str | None, as_json: bool) -> None:
-    """Recompute the hash chain of all events that are kept, and check it against the signed checkpoints."""
-    after, first, checked = 0, 0, None
-    while True:
-        found = shell.call("verify_events", VerifyEvents(after=after))
-        first = first or found.first
-        checked = found
-        if found.done:
-            break
-        after = found.checked
-    assert checked is not None
-    facts: dict[str, Any] = {"first": first, "last": checked.checked, "checkpoints": 0}
-    known = shell.call("checkpoints", GetCheckpoints(limit=100))
-    verifier = key or known.key
-    texts = [entry.note for entry in known.checkpoints if entry.size]
-    if note_file is not None:
-        if not key:
-            raise Refused(
-                "a checkpoint kept elsewhere is checked by a key kept elsewhere: --key KEY"
-            )
-        texts.append(note_file.read_text(encoding="utf-8"))
-    for text in texts:
-        if _is_beginning(shell, text, verifier, checked.checked):
-            facts["checkpoints"] += 1
-    if as_json:
-        print_json(facts)
-        return
-    print(f"events {first} to {checked.checked}: every hash follows from the one before")
-    print(f"{facts['checkpoints']} signed checkpoints: each is the beginning of the stream")
-
-
-def _is_beginning(shell: Shell, note: str, verifier: str, last: int) -> bool:
-    """Prove that the tree of a checkpoint begins the tree as it is; DfsError if it does not. False: too old to be proved."""
-    from ...common import notes
-
-    size, root = notes.open_checkpoint(note, verifier)
-    if size > last:
-        raise DfsError(
-            f"the checkpoint has seen {size} events and the stream has only {last}: history was cut off"
-        )
-    if not size:
-        return True
-    try:
-        proof: Proof = shell.call("event_proof", GetProof(size=last, from_size=size))
-    except InvalidRequest:
-        if size % 256:
-            return False  # it needs events that retention has dropped
-        raise
-    if not merkle.verify_consistency(size, proof.size, root, proof.root, proof.hashes):
-        raise DfsError(
-            f"the stream does not begin with what the checkpoint of {size} events saw: history was rewritten"
-        )
-    return True
-
-
-@_sub(audit_command, "checkpoint")
-@json_option
-def checkpoint_command(shell: Shell, as_json: bool) -> None:
-    """Sign the stream as it is now, and print the checkpoint: keep it elsewhere."""
-    found = shell.call("make_checkpoint", MakeCheckpoint())
-    if as_json:
-        print_json(found)
-    else:
-        print(found.note, end="")
-
-
-@_sub(audit_command, "key")
-@json_option
-def key_command(shell: Shell, as_json: bool) -> None:
-    """Print the key that verifies checkpoints: keep it elsewhere."""
-    key = shell.call("checkpoints", GetCheckpoints(limit=1)).key
-    if not key:
-        raise Refused("the cluster has no audit key: set audit_key on every NameNode")
-    if as_json:
-        print_json({"key": key})
-    else:
-        print(key)
-
-
-@_sub(audit_command, "prove")
-@click.argument("offset", type=click.IntRange(min=1))
-@click.option(
-    "--size", type=click.IntRange(min=1), help="Of a tree that has a checkpoint; else as it is."
-)
-@json_option
-def prove_command(shell: Shell, offset: int, size: int | None, as_json: bool) -> None:
-    """Prove that event OFFSET is in the stream: checked here, and printed as JSON (always) for others."""
-    proof: Proof = shell.call("event_proof", GetProof(size=size or 0, offset=offset))
-    leaf = merkle.leaf_hash(proof.leaf)
-    if not merkle.verify_inclusion(leaf, offset - 1, proof.size, proof.hashes, proof.root):
-        raise DfsError("the proof that the NameNode gave is wrong")
-    print(
-        json.dumps(
-            {
-                "offset": offset,
-                "size": proof.size,
-                "event_hash": proof.leaf.hex(),
-                "root": proof.root.hex(),
-                "proof": [entry.hex() for entry in proof.hashes],
-            }
-        )
-    )

@@ -17,12 +17,12 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def program(arguments: Sequence[str | Path], log: Path) -> Iterator[None]:
+def program(arguments: Sequence[str | Path], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """It runs inside the block, and writes to *log*."""
     with log.open("wb") as output:
         process = subprocess.Popen(arguments, stdout=output, stderr=output)
     try:
-        yield
+        yield process
     finally:
         process.terminate()
         process.wait(timeout=30)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
 import http.server
 import importlib.resources
 import json
 import shutil
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -242,6 +244,78 @@ def test_nothing_is_lost_when_the_namenode_is_killed(tmp_path: Path, receiver: R
         wait_until(lambda: set(wanted) <= set(receiver.paths("/kept")), "all have come")
         firsts = list(dict.fromkeys(receiver.paths("/kept")))
         assert firsts == wanted
+
+
+TARGET = """
+import http.server, json, os, sys
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        with open(sys.argv[2], "ab") as file:
+            for event in json.loads(body)["events"]:
+                file.write(json.dumps(event).encode() + b"\\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *args): ...
+
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+def test_both_sides_are_killed_in_turns(tmp_path: Path) -> None:
+    """Every event comes at least once, those of one path in their order, whoever is killed while they travel."""
+    port, taken = free_port(), tmp_path / "taken"
+    taken.touch()
+    command = [sys.executable, "-c", TARGET, str(port), str(taken)]
+
+    def events() -> list[dict[str, Any]]:
+        # A line that was being written when its process was killed was not answered: it comes again.
+        found = []
+        for line in taken.read_text().splitlines():
+            with contextlib.suppress(ValueError):
+                found.append(json.loads(line))
+        return found
+
+    with running(
+        tmp_path / "c", datanodes=0, namenode_options=(*QUICK[2:], "--webhook-attempts", "0")
+    ) as small:
+        url = f"http://127.0.0.1:{port}/hook"
+        answer = call(small, "add_webhook", name="both", url=url, secret=SECRET)
+        assert answer.status == 200, answer.body
+        count = 0
+        for turn in range(4):
+            with program(command, tmp_path / "target.log") as target:
+                before = len(events())
+                with sync.FileSystem(ClientConfig(namenode=small.url, user="root")) as fs:
+                    for number in range(25):
+                        path = f"/both/{turn}-{number}"
+                        fs.mkdirs(path)
+                        for mode in (0o700, 0o711, 0o755):
+                            fs.set_mode(path, mode)
+                            count += 1
+                        count += 1
+                wait_until(lambda: len(events()) > before, "some have come", 60)  # noqa: B023
+                if turn % 2:
+                    small.namenode.kill()
+                target.kill()
+            if turn % 2:
+                small.namenode.restart()
+        with program(command, tmp_path / "target.log"):
+            last = ask(f"{small.url}/v1/events?after=latest").json()["last_offset"]
+            wanted = set(range(1, last + 1))
+            wait_until(lambda: {e["offset"] for e in events()} == wanted, "all have come", 60)
+    assert last == count + 1  # and /both itself
+    firsts: dict[str, list[int]] = {}
+    for event in events():
+        seen = firsts.setdefault(event["path"], [])
+        if event["offset"] not in seen:
+            seen.append(event["offset"])
+    assert all(offsets == sorted(offsets) for offsets in firsts.values())
+    assert sorted(map(len, firsts.values())) == [1] + [4] * 100
 
 
 # --- sinks ---
