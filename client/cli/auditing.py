@@ -123,7 +123,8 @@ def key_command(shell: Shell, as_json: bool) -> None:
 @click.option(
     "--size", type=click.IntRange(min=1), help="Of a tree that has a checkpoint; else as it is."
 )
-def prove_command(shell: Shell, offset: int, size: int | None) -> None:
+@json_option
+def prove_command(shell: Shell, offset: int, size: int | None, as_json: bool) -> None:
     """Prove that event OFFSET is in the stream: checked here, and printed as JSON (always) for `dfs audit check`."""
     proof: Proof = shell.call("event_proof", GetProof(size=size or 0, offset=offset))
     leaf = merkle.leaf_hash(proof.leaf)
@@ -148,7 +149,8 @@ def prove_command(shell: Shell, offset: int, size: int | None) -> None:
 @_sub("consistency")
 @click.argument("from_size", type=click.IntRange(min=1))
 @click.option("--size", type=click.IntRange(min=1), help="Of the later tree; else as it is.")
-def consistency_command(shell: Shell, from_size: int, size: int | None) -> None:
+@json_option
+def consistency_command(shell: Shell, from_size: int, size: int | None, as_json: bool) -> None:
     """Prove that the stream still begins with its first FROM_SIZE events, as a checkpoint saw them: JSON for `dfs audit check`."""
     proof: Proof = shell.call("event_proof", GetProof(size=size or 0, from_size=from_size))
     _print(
@@ -175,7 +177,10 @@ def consistency_command(shell: Shell, from_size: int, size: int | None) -> None:
 @click.option(
     "--key", metavar="KEY", required=True, help="The key that the checkpoints must be signed by."
 )
-def check_command(shell: Shell, proof: Any, note_files: tuple[Path, ...], key: str) -> None:
+@json_option
+def check_command(
+    shell: Shell, proof: Any, note_files: tuple[Path, ...], key: str, as_json: bool
+) -> None:
     """Check a PROOF (of `prove` or `consistency`) against signed checkpoints. Asks nobody: needs no cluster.
 
     The key and the older checkpoint should come from where the cluster's operators can't write.
@@ -191,9 +196,13 @@ def check_command(shell: Shell, proof: Any, note_files: tuple[Path, ...], key: s
         found = from_json(given, kind)
         hashes = [bytes.fromhex(entry) for entry in found.proof]
         check: Any = _consistency if kind is ConsistencyProof else _inclusion
-        print(check(found, hashes, roots))
+        said = check(found, hashes, roots)
     except ValueError:
         raise InvalidRequest("the proof is malformed") from None
+    if as_json:
+        print_json({"proved": said})
+    else:
+        print(said)
 
 
 class InclusionProof(Struct, frozen=True, kw_only=True):
