@@ -34,6 +34,8 @@ POINTS: Final[dict[str, str]] = {
     "reopen.rename": "a finalized replica is taken back into writing",
     "reopen.folder": "the name of a replica taken back into writing is made durable",
     "quarantine.rename": "a damaged replica is put aside",
+    "sums.sync": "which pages of a volume's index are about to change is made durable",
+    "sums.rename": "the sums of a volume's index, written anew, get their name",
     "scrub.rename": "how far the scrubber has come is written down",
     "move.sync": "a replica moved to another volume is made durable there",
     "move.rename": "a replica moved to another volume gets its final name there",

@@ -21,6 +21,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from . import disk
 from .errors import Busy, DfsError, DiskFull, InternalError, ShuttingDown, StoreDamaged, StoreError
+from .pagesums import PageSums
 from .runtime import elapsed_timer
 
 log = logging.getLogger(__name__)
@@ -69,13 +70,16 @@ def database_error(error: sqlite3.Error, path: Path) -> DfsError:
     return StoreError(f"the database {path} failed: {error}")
 
 
-def checkpoint(connection: sqlite3.Connection, path: Path, mode: str) -> None:
-    """Copy the write-ahead log into the database file; *mode* as in SQLite's `wal_checkpoint`."""
+def checkpoint(connection: sqlite3.Connection, path: Path, mode: str) -> tuple[int, int, int]:
+    """Copy the write-ahead log into the database file; *mode* and the answer as in SQLite's `wal_checkpoint`."""
+    answer = (1, 0, 0)
 
     def copy() -> None:
-        connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()
+        nonlocal answer
+        answer = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
 
     disk.checkpoint(copy, path, "database.checkpoint")
+    return answer
 
 
 class Hooks(Protocol):
@@ -123,8 +127,9 @@ class GroupWriter:
         path: Path,
         max_group: int = 256,
         max_queue: int = 50_000,
+        sums: PageSums | None = None,
     ) -> None:
-        """*deliver* gets the jobs of a group once they are durable (or failed)."""
+        """*deliver* gets the jobs of a group once they are durable (or failed); *sums*, if given, know all checkpoints."""
         self._connection = connection
         self._hooks = hooks
         self._deliver = deliver
@@ -148,7 +153,7 @@ class GroupWriter:
         self.sync_s = 0.0  # spent in making groups durable
         self.committing = 0  # the group whose effects readers may see
         self.durable = 0  # the group up to which everything is on the disk
-        self._checkpointer = Checkpointer(path)
+        self._checkpointer = Checkpointer(path, sums)
         self._thread = threading.Thread(target=self._run, name=f"writer {path.name}", daemon=True)
         self._syncer = threading.Thread(
             target=self._sync_loop, name=f"syncer {path.name}", daemon=True
@@ -389,8 +394,9 @@ class Checkpointer:
 
     START_BYTES = 16 * 1024 * 1024
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, sums: PageSums | None = None) -> None:
         self._path = path
+        self._sums = sums
         self._wal = Path(f"{path}-wal")
         self._wake = threading.Event()
         self._closing = False
@@ -425,9 +431,19 @@ class Checkpointer:
                     size_bytes = self._wal.stat().st_size
                     if size_bytes > self.START_BYTES:
                         # Once all of the log is copied and no reader needs it, the writer starts it anew.
-                        checkpoint(connection, self._path, "PASSIVE")
+                        self._copy(connection)
         finally:
             connection.close()
+
+    def _copy(self, connection: sqlite3.Connection) -> None:
+        if self._sums is None:
+            checkpoint(connection, self._path, "PASSIVE")
+            return
+        # Its transaction keeps the writer from starting the log anew before the sums are made.
+        with contextlib.closing(sqlite3.connect(self._path, isolation_level=None)) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT 1 FROM sqlite_master").fetchone()
+            self._sums.checkpoint(reader, lambda: checkpoint(connection, self._path, "PASSIVE"))
 
 
 class PlainHooks:
@@ -466,15 +482,22 @@ class Database:
     For callers in threads; operations are functions of a `sqlite3.Connection`.
     """
 
-    def __init__(self, path: Path, *, cache_kib: int = 8192) -> None:
+    def __init__(self, path: Path, *, cache_kib: int = 8192, sums: PageSums | None = None) -> None:
+        """*sums*, if given, are kept of the file's pages."""
         self._path = path
         self._cache_kib = cache_kib
+        self._sums = sums
         self._writer_connection = connect(path, cache_kib=cache_kib)
         self._local = threading.local()
         self._readers: list[sqlite3.Connection] = []
         self._lock = threading.Lock()
         self._writer = GroupWriter(
-            self._writer_connection, PlainHooks(), self._deliver, path=path, max_group=512
+            self._writer_connection,
+            PlainHooks(),
+            self._deliver,
+            path=path,
+            max_group=512,
+            sums=sums,
         )
 
     @staticmethod
@@ -531,5 +554,26 @@ class Database:
         for connection in readers:
             connection.close()
         with contextlib.suppress(sqlite3.Error):
-            checkpoint(self._writer_connection, self._path, "TRUNCATE")
+            self._last_checkpoint()
         self._writer_connection.close()
+
+    def _last_checkpoint(self) -> None:
+        """All that is in the log; nobody writes any more."""
+        connection, sums = self._writer_connection, self._sums
+        if sums is None:
+            checkpoint(connection, self._path, "TRUNCATE")
+            return
+        answer = (1, 0, -1)
+
+        def copy() -> tuple[int, int, int]:
+            nonlocal answer
+            answer = checkpoint(connection, self._path, "PASSIVE")
+            return answer
+
+        with contextlib.suppress(OSError):
+            sums.checkpoint(connection, copy)
+        _, logged, copied = answer
+        if logged != copied:
+            # SQLite copies what is left by itself when the last connection is closed.
+            sums.forget()
+        checkpoint(connection, self._path, "TRUNCATE")

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 from ..common import disk
 from ..common.checksum import digest_of
-from ..common.errors import DfsError, StoreDamaged, StoreTooNew
+from ..common.errors import DfsError, StoreDamaged, StoreError, StoreTooNew
+from ..common.pagesums import PageSums
 from ..common.sqlite import Commits, Database, database_error
 
 FORMAT_VERSION = 1
@@ -81,7 +82,8 @@ class Index:
             ""  # why what is read from it can't be trusted; "" while nothing speaks against it
         )
         self._observer: Observer | None = None
-        self._database = Database(path)
+        self._sums = PageSums(path)
+        self._database = Database(path, sums=self._sums)
         self._database.run(_prepare)
         self.damaged: dict[int, int] = dict(self._rows("SELECT block_id, generation FROM damaged"))
 
@@ -243,8 +245,13 @@ class Index:
         return [(replica, check in (None, row_check(replica))) for replica, check in found]
 
     def inspect(self) -> str:
-        """What is wrong with the structure of the file; "" if nothing is. Reads all of it."""
+        """What is wrong with the file; "" if nothing is. Reads all of it, also what SQLite does not use."""
         self.release_reader()
+        try:
+            if wrong := self._sums.check():
+                return wrong
+        except OSError as error:
+            raise StoreError(f"the index {self.path} can't be read: {error.strerror}") from None
         try:
             (found,) = self._rows("PRAGMA integrity_check(1)")[0]
             if found != "ok":
@@ -307,7 +314,9 @@ class Index:
         disk.rename(self.path, aside, "index.aside")
         for suffix in ("-wal", "-shm"):
             Path(f"{self.path}{suffix}").unlink(missing_ok=True)
-        self._database = Database(self.path)
+        self._sums.close()
+        self._sums.forget()
+        self._database = Database(self.path, sums=self._sums)
         self._database.run(_prepare)
         self.damaged.clear()
         self.suspect = ""
@@ -328,6 +337,7 @@ class Index:
 
     def close(self) -> None:
         self._database.close()
+        self._sums.close()
 
 
 def _replica(row: Any) -> Replica:
