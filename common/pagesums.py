@@ -123,7 +123,7 @@ class PageSums:
             return -1
         magic, kind, page_bytes, count = RECORD.unpack_from(data, at)
         width = 4 if kind == INTENDED else 4 + SUM_BYTES
-        end = at + RECORD.size + count * width
+        end: int = at + RECORD.size + count * width
         if magic != MAGIC or data[end : end + 32] != digest_of(data[at:end]):
             return -1
         self._page_bytes = page_bytes
@@ -282,7 +282,7 @@ class PageSums:
         """(what is wrong, whether there are pages after these)."""
         if not self._page_bytes:
             # No checkpoint yet with sums. Source: "Database File Format", section 1.3.2, of the SQLite documentation.
-            (size,) = struct.unpack(">H", os.pread(descriptor, 2, 16).rjust(2, b"\0"))
+            size = int.from_bytes(os.pread(descriptor, 2, 16), "big")
             self._page_bytes = 65_536 if size == 1 else size
         if not self._page_bytes:
             return "", False  # nothing was ever copied into it
