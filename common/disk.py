@@ -36,6 +36,7 @@ POINTS: Final[dict[str, str]] = {
     "quarantine.rename": "a damaged replica is put aside",
     "sums.sync": "which pages of a volume's index are about to change is made durable",
     "sums.rename": "the sums of a volume's index, written anew, get their name",
+    "sums.folder": "that name is made durable",
     "scrub.rename": "how far the scrubber has come is written down",
     "move.sync": "a replica moved to another volume is made durable there",
     "move.rename": "a replica moved to another volume gets its final name there",

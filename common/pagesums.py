@@ -187,6 +187,8 @@ class PageSums:
         finally:
             os.close(descriptor)
         disk.rename(temporary, self.path, "sums.rename")
+        # What follows goes to this file: the old one must not come back after a power loss.
+        disk.fsync_directory(self.path.parent, "sums.folder")
         self._size_bytes = len(record)
 
     def forget(self) -> None:
