@@ -105,7 +105,7 @@ def test_a_file_that_was_cut_is_noticed(path: Path) -> None:
 def test_checkpoints_beside_a_busy_writer_and_readers(path: Path) -> None:
     """Whatever the writer does meanwhile, the sums fit the file at every moment, and after each opening."""
     rng = random.Random(4)
-    for _ in range(3):
+    for _ in range(2):
         database, sums = opened(path)
         stop = threading.Event()
 
@@ -118,7 +118,7 @@ def test_checkpoints_beside_a_busy_writer_and_readers(path: Path) -> None:
         threads = [threading.Thread(target=read) for _ in range(2)]
         for thread in threads:
             thread.start()
-        for _ in range(40):
+        for _ in range(20):
             for _ in range(16):
                 insert(database, 8, rng)
             assert sums.check() == ""
