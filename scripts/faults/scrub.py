@@ -8,8 +8,8 @@ from pathlib import Path
 from twinfs.client.http_namenode import HttpNameNode
 from twinfs.common.admin import OrderNodes
 from twinfs.common.messages import GetReport
-from twinfs.common.runtime import elapsed_timer
-from twinfs.datanode.scrubber import Pass, read_pass
+from twinfs.common.runtime import SystemClock, elapsed_timer
+from twinfs.datanode.scrubber import read_pass
 
 from .targets import Cluster
 
@@ -29,7 +29,9 @@ def _volumes(cluster: Cluster) -> list[Path]:
 
 def everything(cluster: Cluster, url: str, *, limit_s: float) -> list[Path]:
     """A whole new pass over all volumes in service; those that had not come to its end after *limit_s*."""
-    waiting: dict[Path, Pass] = {volume: read_pass(volume) for volume in _volumes(cluster)}
+    # Not by its number: one that is under way ends soon, and has been at many places before.
+    since_ms = SystemClock().wall_ms()
+    waiting = _volumes(cluster)
     namenode = HttpNameNode(url, user="root")
     try:
         began_s = elapsed_timer()
@@ -40,11 +42,7 @@ def everything(cluster: Cluster, url: str, *, limit_s: float) -> list[Path]:
             while waiting and elapsed_timer() - ordered_s < AGAIN_S:
                 time.sleep(0.2)
                 now = {volume: read_pass(volume) for volume in waiting}
-                waiting = {
-                    volume: before
-                    for volume, before in waiting.items()
-                    if now[volume].running or now[volume].number <= before.number
-                }
+                waiting = [v for v in waiting if now[v].running or now[v].began_ms < since_ms]
             report = namenode.call("report", GetReport())
             if len(waiting) <= sum(node.failed_volumes for node in report.nodes):
                 return []
