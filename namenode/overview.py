@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
+from typing import Final
 
 from ..common.config import NameNodeConfig
 from ..common.runtime import Clock
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 TICK_S = 2.0
 HOT_SHOWN = 8
 FULL_SHARE = 0.9
+MEANT: Final = ("decommissioned", "in-maintenance")  # nodes that may be away
 
 
 def _blocks(count: int) -> str:
@@ -181,13 +183,17 @@ class Watcher:
             )
         for node in self._nodes.all():
             where, state = node.address.data, self._nodes.state(node)
+            if state != "live" and node.admin.state in MEANT:
+                continue
             if state == "dead":
                 if queue:
                     doing = f"its blocks are being copied: {copying}"
                 elif self._counting.last.missing:
                     doing = "what had copies elsewhere has been copied; bring it back for the rest"
+                elif self._counting.last.under_replicated:
+                    doing = "what other nodes have room for has been copied; bring it back, or add another"
                 else:
-                    doing = "what it held has been copied from other nodes"
+                    doing = "what it held has been copied from other nodes; bring it back, or let it go: dfs admin decommission"
                 yield Finding(
                     f"dead-{node.node_id}",
                     "warning",

@@ -12,7 +12,17 @@ from ...common.config import ROLES, settings
 from ...common.errors import TimedOut
 from ...common.messages import ClusterReport, GetReport, NodeReport
 from ...common.runtime import SystemClock
-from .support import Shell, human, json_option, print_json, shell_command, table, to_plain
+from .support import (
+    Shell,
+    counted,
+    human,
+    json_option,
+    passed,
+    print_json,
+    shell_command,
+    table,
+    to_plain,
+)
 
 WAIT_S = 0.1
 COLOURS = {"live": "", "stale": "\x1b[33m", "dead": "\x1b[31m"}  # on a terminal
@@ -51,7 +61,8 @@ def print_report(report: ClusterReport, nodes: list[NodeReport], *, as_json: boo
     share = report.used_bytes / report.capacity_bytes if report.capacity_bytes else 0.0
     print(f"  space:     {human(report.capacity_bytes)}, {used}  {bar(share, 20)}")
     print(
-        f"  content:   {report.files} files, {report.directories} directories, {report.blocks} blocks"
+        f"  content:   {counted(report.files, 'file')},"
+        f" {counted(report.directories, 'directory', 'directories')}, {counted(report.blocks, 'block')}"
     )
     print(
         f"  copies:    {report.under_replicated} blocks have too few, {report.missing} have none,"
@@ -79,7 +90,7 @@ def print_report(report: ClusterReport, nodes: list[NodeReport], *, as_json: boo
                 node.address.data,
                 node.state,
                 _service(node),
-                f"{node.last_contact_s:.0f} s ago",
+                f"{passed(node.last_contact_s)} ago",
                 human(node.used_bytes),
                 human(node.remaining_bytes),
                 bar(node.used_bytes / node.capacity_bytes if node.capacity_bytes else 0.0, 8),

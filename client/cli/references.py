@@ -39,6 +39,8 @@ def reference(text: str) -> Reference:
             rest = text[len(prefix) :]
             break
     first, _, path = rest.partition("/")
+    if not first:
+        raise InvalidCid("a CID is wanted here; `dfs cid PATH` tells that of a path")
     return Reference(Cid.parse(first), [name for name in path.split("/") if name], text)
 
 

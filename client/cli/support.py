@@ -281,6 +281,20 @@ def human(size: int) -> str:
     raise AssertionError("unreachable")
 
 
+def counted(number: int, one: str, many: str = "") -> str:
+    """Like "1 file", "2 files"."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def passed(seconds: float) -> str:
+    """A time that has passed: 5 s, 12 min, 3.5 h, 2.1 days."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.1f} days"
+
+
 def to_plain(value: Any) -> Any:
     """A message as plain JSON values; bytes as hex."""
     if isinstance(value, Struct):

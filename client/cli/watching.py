@@ -27,7 +27,18 @@ from ...common.messages import GetReport
 from ...common.runtime import SystemClock, format_time
 from ...common.watch import GetHistory, GetOverview, History, Overview
 from .diagnosis import diagnose, get
-from .support import Shell, human, json_option, print_json, shell_command, shown, table, to_plain
+from .support import (
+    Shell,
+    counted,
+    human,
+    json_option,
+    passed,
+    print_json,
+    shell_command,
+    shown,
+    table,
+    to_plain,
+)
 
 SPARKS = "▁▂▃▄▅▆▇█"
 CLEAR, HOME, ENTER, LEAVE = "\x1b[J", "\x1b[H", "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
@@ -110,7 +121,7 @@ def _seconds(value: float) -> str:
         return "?"
     if value < 1:
         return f"{value * 1e3:.1f} ms"
-    return f"{value:.0f} s" if value < 120 else f"{value / 60:.0f} min"
+    return passed(value)
 
 
 def _frame(found: Overview, past: History, columns: int, *, colours: bool) -> Iterator[str]:
@@ -130,12 +141,14 @@ def _frame(found: Overview, past: History, columns: int, *, colours: bool) -> It
     )
     now = found.now
     share = 100 * found.used_bytes / found.capacity_bytes if found.capacity_bytes else 0.0
-    counted = (
-        f"{found.files} files, {found.blocks} blocks" if found.counted_ms else "counting files"
+    amount = (
+        f"{counted(found.files, 'file')}, {counted(found.blocks, 'block')}"
+        if found.counted_ms
+        else "counting files"
     )
     yield cut(
         f"nodes {live}/{len(found.nodes)}   space {human(found.used_bytes)} of"
-        f" {human(found.capacity_bytes)} ({share:.0f} %)   {counted}"
+        f" {human(found.capacity_bytes)} ({share:.0f} %)   {amount}"
     )
     width = max(10, min(60, columns - 50))
     for label, text, values in (

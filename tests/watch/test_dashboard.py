@@ -426,6 +426,14 @@ def test_a_node_dies_while_somebody_looks(
         expect(page.get_by_text(re.compile(r"DataNode .* is dead"))).to_be_visible()
         expect(page.get_by_text("2 of 3")).to_be_visible()
         shot(page, "dead")
+        # Who lets it go for good is not told of it for ever.
+        dead = small.datanodes[2].facts["data"]
+        headers = {"X-TwinFS-User": "root"}
+        for action, count in (("decommission", 0), ("recommission", 1)):
+            order = {"action": action, "nodes": [dead]}
+            answer = ask(f"{small.url}/v1/administer_nodes", body=order, headers=headers)
+            assert answer.status == 200
+            expect(page.get_by_text(re.compile(r"DataNode .* is dead"))).to_have_count(count)
         small.datanodes[2].restart()
         expect(page.get_by_text("3 of 3")).to_be_visible(timeout=60_000)
         expect(page.get_by_text(re.compile(r"DataNode .* is dead"))).to_have_count(0)
