@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from .messages import AdminState, NodeReport, PathText
+from .messages import AdminState, NodeReport, PathText, VolumeReport
 from .model import Block, NodeId, NonNegative, Struct
 
 MAX_NAMED_NODES = 1_000
@@ -155,6 +155,30 @@ class OrderNodes(Struct, frozen=True, kw_only=True):
     nodes: Annotated[list[NodeName], msgspec.Meta(max_length=MAX_NAMED_NODES)] = []
     bytes_per_s: NonNegative = 0  # 0: as the node is configured
     threshold_percent: Annotated[float, msgspec.Meta(gt=0, le=100)] = 10.0
+
+
+class ListVolumes(Struct, frozen=True, kw_only=True):
+    """The volumes of a DataNode, as its last heartbeat told."""
+
+    node: NodeName
+
+
+class OrderVolume(Struct, frozen=True, kw_only=True):
+    """Take a volume (named by its path or id) out of a DataNode that goes on.
+
+    "drain" moves what is there to the node's other volumes, "keep" ends that, "remove" lets an empty volume go, or one that has
+    failed. What the node refuses is InvalidRequest, and changes nothing.
+    """
+
+    action: Literal["drain", "keep", "remove"]
+    node: NodeName
+    volume: Annotated[str, msgspec.Meta(min_length=1, max_length=4096)]
+
+
+class NodeVolumes(Struct, frozen=True, kw_only=True):
+    node_id: NodeId
+    address: str
+    volumes: list[VolumeReport]
 
 
 # --- balancer ----------------------------------------------------------------------------------------

@@ -594,6 +594,8 @@ class VolumeReport(Struct, frozen=True, kw_only=True):
     used_bytes: NonNegative
     remaining_bytes: NonNegative
     failure: ShortText = ""  # why it is out of service, or ""
+    draining: bool = False  # it gets nothing new, and what is there moves to the node's others
+    replicas: NonNegative = 0
 
 
 class Register(Struct, frozen=True, kw_only=True):
@@ -688,6 +690,23 @@ class BalanceDisks(Struct, frozen=True, kw_only=True, tag="balance-disks"):
     threshold_percent: float = 10.0
 
 
+class ManageVolume(Struct, frozen=True, kw_only=True, tag="manage-volume"):
+    """Empty a volume onto the node's others, stop doing that, or let an empty one go. Answered by a VolumeAnswer."""
+
+    order_id: ShortText
+    volume_id: ShortText
+    action: Literal["drain", "keep", "remove"]
+
+
+class VolumeAnswer(Struct, frozen=True, kw_only=True):
+    """*problem*: why an order was refused, in which case nothing was changed; "" if it was obeyed."""
+
+    node_id: NodeId
+    order_id: ShortText
+    problem: Annotated[str, msgspec.Meta(max_length=4096)] = ""
+    volumes: Annotated[list[VolumeReport], msgspec.Meta(max_length=256)] = []
+
+
 Command = (
     DeleteReplicas
     | CopyReplica
@@ -696,6 +715,7 @@ Command = (
     | VerifyReplicas
     | ScrubVolumes
     | BalanceDisks
+    | ManageVolume
 )
 
 

@@ -122,6 +122,7 @@ def _registry() -> dict[str, Operation]:
         ("block_report", m.BlockReportPage, m.Done),
         ("incremental_report", m.IncrementalReport, m.Done),
         ("commit_recovery", m.CommitRecovery, m.Done),
+        ("volume_answer", m.VolumeAnswer, m.Done),
     ]
     # Safe to resend: doing them twice is doing them once.
     operators: list[_Entry] = [
@@ -129,6 +130,8 @@ def _registry() -> dict[str, Operation]:
         ("safe_mode", admin.SetSafeMode, admin.SafeModeState),
         ("refresh_topology", admin.Refresh, admin.Refreshed),
         ("order_nodes", admin.OrderNodes, m.Done),
+        ("list_volumes", admin.ListVolumes, admin.NodeVolumes),
+        ("order_volume", admin.OrderVolume, admin.NodeVolumes),
         ("start_balancer", admin.StartBalancer, admin.BalancerStatus),
         ("balancer", admin.ControlBalancer, admin.BalancerStatus),
     ]

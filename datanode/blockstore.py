@@ -44,7 +44,7 @@ class BlockStore:
     ) -> None:
         self.volumes = list(volumes)
         self._small_block_bytes = small_block_bytes
-        self._rng = rng
+        self.rng = rng
         self._lock = threading.Lock()
         self._writing: dict[int, WritingReplica] = {}
         self._puts = itertools.count()
@@ -67,7 +67,21 @@ class BlockStore:
 
     def volume_for(self, size_bytes: int) -> Volume:
         """A volume for so many more bytes. DiskFull, VolumeFailed."""
-        return choose_volume(self.volumes, size_bytes, self._rng)
+        return choose_volume(self.volumes, size_bytes, self.rng)
+
+    def written_on(self, volume: Volume) -> int:
+        """How many replicas are being written on a volume."""
+        with self._lock:
+            return sum(replica.volume is volume for replica in self._writing.values())
+
+    def let_go(self, volume: Volume) -> None:
+        """Have the store know a volume no more; closing it is the caller's affair."""
+        # Another list, since threads go through the old one.
+        self.volumes = [known for known in self.volumes if known is not volume]
+        with self._lock:
+            for block_id, replica in list(self._writing.items()):
+                if replica.volume is volume:
+                    del self._writing[block_id]
 
     # --- finding ---
 
@@ -159,7 +173,7 @@ class BlockStore:
             if known.generation >= block.generation:
                 raise StaleGeneration(f"block {block.block_id} is being written here already")
             self.discard(known)
-        volume = choose_volume(self.volumes, expected_bytes, self._rng)
+        volume = choose_volume(self.volumes, expected_bytes, self.rng)
         path = volume.writing_path(block.block_id, block.generation)
         replica = WritingReplica(volume, block.block_id, block.generation, path)
         replica.owner, replica.is_copy = owner, copy
@@ -383,7 +397,7 @@ class BlockStore:
         Their digests were verified. *names*: further hashes of them. A block that is here already in this generation is stored again, harmlessly.
         """
         total = sum(item.length for item in items)
-        volume = choose_volume(self.volumes, total, self._rng)
+        volume = choose_volume(self.volumes, total, self.rng)
         records: list[Replica] = []
         data: list[tuple[int, bytes | memoryview]] = []
         files: list[tuple[Path, Path]] = []

@@ -154,7 +154,7 @@ class DiskBalancer:
     async def _balance(self, threshold_percent: float, pace: Pace) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            volumes = [volume for volume in self._store.volumes if not volume.failure]
+            volumes = [volume for volume in self._store.volumes if volume.takes_bytes]
             fills = [
                 Fill(max(0, volume.used_bytes), (await asyncio.to_thread(volume.space))[0])
                 for volume in volumes
@@ -185,7 +185,7 @@ class DiskBalancer:
 
         moved, after = 0, -1
         while page := source.index.page(after, PAGE):
-            if source.failure or target.failure:
+            if not (source.takes_bytes and target.takes_bytes):
                 break
             for replica in page:
                 if moved >= move.size_bytes or self._stopping.is_set():

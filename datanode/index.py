@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from ..common import disk
 from ..common.checksum import digest_of
-from ..common.errors import DfsError, StoreDamaged, StoreError, StoreTooNew
+from ..common.errors import DfsError, StoreDamaged, StoreError, StoreTooNew, VolumeFailed
 from ..common.pagesums import PageSums
 from ..common.sqlite import Commits, Database, database_error
 
@@ -82,6 +82,7 @@ class Index:
             ""  # why what is read from it can't be trusted; "" while nothing speaks against it
         )
         self._observer: Observer | None = None
+        self._sealed = False  # the writer's own: nothing is taken any more
         self._sums = PageSums(path)
         self._database = Database(path, sums=self._sums)
         self._database.run(_prepare)
@@ -113,6 +114,8 @@ class Index:
         healed = [(r.block_id,) for r in replicas if r.block_id in self.damaged]
 
         def operation(connection: sqlite3.Connection) -> None:
+            if self._sealed:
+                raise VolumeFailed("the volume is being removed")
             connection.executemany(
                 "INSERT OR REPLACE INTO replicas (block_id, generation, length, inline, digests, checked)"
                 " VALUES (?, ?, ?, ?, ?, ?)",
@@ -161,6 +164,20 @@ class Index:
         if self._observer is not None and gone:
             self._observer((), (), gone)
         return gone
+
+    def seal(self) -> int:
+        """Take nothing any more, if nothing is here; how many replicas are, in which case nothing changes."""
+
+        def operation(connection: sqlite3.Connection) -> int:
+            # Where all changes go through, in their order: none can slip in between counting and sealing.
+            (held,) = connection.execute("SELECT COUNT(*) FROM replicas").fetchone()
+            self._sealed = not held
+            return int(held)
+
+        return self._database.run(operation)
+
+    def unseal(self) -> None:
+        self._sealed = False
 
     def mark(self, block_id: int, generation: int, *, damaged: bool) -> None:
         """Remember, durably, whether a replica's bytes fit its digests."""

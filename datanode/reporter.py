@@ -29,6 +29,7 @@ from ..common.messages import (
     Heartbeat,
     HeartbeatAnswer,
     IncrementalReport,
+    ManageVolume,
     RecoverBlock,
     Register,
     Registered,
@@ -37,6 +38,7 @@ from ..common.messages import (
     ReportBlocks,
     ScrubVolumes,
     VerifyReplicas,
+    VolumeAnswer,
 )
 from ..common.model import BlockRef, NodeAddress, NodeId
 from ..common.runtime import Clock, new_uuid
@@ -64,6 +66,7 @@ class Workings:
     stopping: threading.Event  # set when the process ends
     scrub: Callable[[int], None]  # bytes a second
     balance_disks: Callable[[float, int], None]  # threshold in percent, bytes a second
+    manage_volume: Callable[[ManageVolume], Awaitable[None]]
 
 
 class Reporter:
@@ -335,9 +338,24 @@ class Reporter:
             self._work_for.scrub(command.bytes_per_s)
         elif isinstance(command, BalanceDisks):
             self._work_for.balance_disks(command.threshold_percent, command.bytes_per_s)
+        elif isinstance(command, ManageVolume):
+            await self._manage_volume(command)
         else:
             assert isinstance(command, ReportBlocks)
             self._report_wanted.set()
+
+    async def _manage_volume(self, order: ManageVolume) -> None:
+        problem = ""
+        try:
+            await self._work_for.manage_volume(order)
+        except DfsError as error:
+            problem = error.message
+        assert self._node_id is not None
+        volumes = await self._in_thread(lambda: [v.report() for v in self._store.volumes])
+        answer = VolumeAnswer(
+            node_id=self._node_id, order_id=order.order_id, problem=problem, volumes=volumes
+        )
+        await self._namenode.call("volume_answer", answer)
 
     def _copied(self, here: Sequence[ReplicaReport], failed: Sequence[BlockRef]) -> None:
         self._received += here

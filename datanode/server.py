@@ -46,7 +46,8 @@ from .reporter import Reporter, Workings
 from .scrubber import Scrubber
 from .streams import StreamServer
 from .users import UserClients
-from .volumes import Volume
+from .volume_orders import VolumeOrders
+from .volumes import REMOVED, Volume
 
 log = logging.getLogger(__name__)
 VOLUME_CHECK_S = 5.0
@@ -212,12 +213,22 @@ class DataNodeServer:
         disks = DiskBalancer(
             store, self._clock, self._threads, self._stopping, lambda: streams.active
         )
+        orders = VolumeOrders(
+            store,
+            self._clock,
+            self._threads,
+            self._stopping,
+            busy=lambda: streams.active,
+            bad=lambda block: self._tell(lambda reporter: reporter.bad(block)),
+            holds=self._holds,
+        )
         workings = Workings(
             pace=Pace(config.copy_bytes_per_s),
             copiers=self._copiers,
             stopping=self._stopping,
             scrub=scrubber.order,
             balance_disks=disks.order,
+            manage_volume=orders.obey,
         )
         for url in config.namenodes:
             reporter = Reporter(
@@ -240,6 +251,7 @@ class DataNodeServer:
         self._tasks.append(asyncio.create_task(self._watch_volumes(), name="volume watch"))
         self._tasks.append(asyncio.create_task(scrubber.run(), name="scrubber"))
         self._tasks.append(asyncio.create_task(disks.run(), name="disk balancer"))
+        self._tasks.append(asyncio.create_task(orders.run(), name="volume orders"))
         self._tasks.append(asyncio.create_task(exposition.watch_loop(1.0), name="loop watch"))
         if config.namenodes:
             self._finder = RoutingFinder(config.namenodes, without=[f"http://{address.http}"])
@@ -319,6 +331,13 @@ class DataNodeServer:
         failures: list[DfsError] = []
         try:
             for path in self._config.dir:
+                if (Path(path) / REMOVED).exists():
+                    log.warning(
+                        "%s is passed over, since an operator has removed it: take it out of `dir`, or"
+                        " delete the file %s there to use it again",
+                        *(path, REMOVED),
+                    )
+                    continue
                 try:
                     volumes.append(
                         Volume(
@@ -332,6 +351,8 @@ class DataNodeServer:
                     failures.append(error)
             if failures and (len(failures) > self._config.failed_volumes_tolerated or not volumes):
                 raise failures[0]
+            if not volumes:
+                raise InvalidConfig("all volumes of this DataNode have been removed")
             self._lost_volumes = len(failures)
             uuids = {str(v.version["node_uuid"]) for v in volumes} - {""}
             clusters = {str(v.version["cluster_id"]) for v in volumes} - {""}
@@ -370,14 +391,25 @@ class DataNodeServer:
             self._looking.add(task)
             task.add_done_callback(self._looking.discard)
 
+    def _holds(self, volume: Volume) -> str:
+        """What is in *volume* besides replicas that can't be had elsewhere; "" if nothing is."""
+        assert self._streams is not None
+        if self._config.is_peer and (volume.path / "peer").exists():
+            return "the state of this peer is there"
+        if any((volume.path / "fetching").glob("*.json")):
+            return "content is being fetched there"
+        if Path(self._streams.unix_path).parent == volume.path.resolve():
+            return "this node's socket is there; start it with --socket PATH (or none) first"
+        return ""
+
     async def _watch_volumes(self) -> None:
         """Take volumes that can't be written any more out of service, and their replicas with them."""
         assert self._store is not None
         assert self._scrubber is not None
-        volumes = self._store.volumes
         reported: set[str] = set()
         while True:
             await asyncio.sleep(VOLUME_CHECK_S)
+            volumes = self._store.volumes
             for volume in volumes:
                 await asyncio.to_thread(volume.check)
                 if volume.index.suspect and not volume.failure:

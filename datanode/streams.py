@@ -196,6 +196,10 @@ class StreamServer:
                 connection.close()
 
     @property
+    def unix_path(self) -> str:
+        return self._unix_path
+
+    @property
     def active(self) -> int:
         """Connections with a request under way."""
         return len(self._busy)

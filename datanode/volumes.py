@@ -31,6 +31,9 @@ from .index import Index, Replica
 
 log = logging.getLogger(__name__)
 FORMAT_VERSION = 1
+# Files by which a volume remembers what operators decided about it.
+DRAINING = "draining"
+REMOVED = "removed"
 NAME = re.compile(r"blk_(\d+)_(\d+)")
 
 
@@ -60,6 +63,7 @@ class Volume:
         self.renewing = (
             False  # its index is being made anew: nothing can be said about what is here
         )
+        self.draining = (path / DRAINING).exists()  # what is here moves away, nothing new comes
         self.lock = threading.Lock()
         self._identifying = threading.Lock()  # several NameNodes may answer at once
         self._checking = threading.Lock()  # two probes at once would take each other's file away
@@ -129,6 +133,31 @@ class Volume:
     @property
     def volume_id(self) -> str:
         return str(self.version["volume_id"])
+
+    # --- what operators decided ---
+
+    @property
+    def takes_bytes(self) -> bool:
+        """Whether anything new may be put here."""
+        return not self.failure and not self.draining
+
+    def set_draining(self, draining: bool) -> None:
+        """Have nothing new put here, or end that; remembered over restarts. VolumeFailed, DiskFull."""
+        try:
+            if draining:
+                (self.path / DRAINING).touch()
+            else:
+                (self.path / DRAINING).unlink(missing_ok=True)
+            disk.fsync_directory(self.path, "draining.folder")
+        except OSError as error:
+            raise storage_error(error, f"can't write to {self.path}") from None
+        self.draining = draining
+
+    def set_removed(self) -> None:
+        """Have the volume not be opened again, should it still be configured at the next start."""
+        (self.path / REMOVED).touch()
+        (self.path / DRAINING).unlink(missing_ok=True)
+        disk.fsync_directory(self.path, "removed.folder")
 
     # --- files ---
 
@@ -327,8 +356,10 @@ class Volume:
             path=str(self.path),
             capacity_bytes=capacity,
             used_bytes=max(0, self.used_bytes),
-            remaining_bytes=remaining,
+            remaining_bytes=0 if self.draining else remaining,
             failure=self.failure,
+            draining=self.draining,
+            replicas=max(0, self.replicas),
         )
 
     def remove(self, block_ids: Sequence[int]) -> None:
@@ -382,7 +413,7 @@ def choose_volume(volumes: Sequence[Volume], size_bytes: int, rng: random.Random
 
     Raises DiskFull, or VolumeFailed when none is in service.
     """
-    working = [volume for volume in volumes if not volume.failure]
+    working = [volume for volume in volumes if volume.takes_bytes]
     if not working:
         raise VolumeFailed("no volume of this DataNode is in service")
     weights = []

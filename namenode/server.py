@@ -41,6 +41,7 @@ from .store.base import MetadataStore, Transaction
 from .tail import Tail
 from .topology import Topology
 from .visible import Visibility
+from .volume_orders import VolumeOrders
 
 log = logging.getLogger(__name__)
 
@@ -126,6 +127,7 @@ class NameNodeServer:
         metrics.register(exposition, operations, store, nodes, monitor, gate)
         exposition.add(counting.families)
         dispatcher.specials.update(administration.handlers())
+        dispatcher.specials.update(VolumeOrders(nodes, administration).handlers())
         tail = Tail(store)
         store.tell_sealed = tail.sealed
         self._events = EventsApi(

@@ -27,6 +27,7 @@ from ...common.runtime import SystemClock, format_time
 from .admin import print_report
 from .sizes import parse_size
 from .support import Shell, change_command, human, json_option, print_json, shell_command, shown
+from .volumes import volume_command
 
 POLL_S = 0.5
 KEEP_ALIVE_S = 30.0  # a balancer whose operator is silent for so long ends
@@ -368,5 +369,6 @@ for _command in (
     scrub_command,
     diskbalancer_command,
     balancer_command,
+    volume_command,
 ):
     admin_command.add_command(_command)

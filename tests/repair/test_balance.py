@@ -7,6 +7,7 @@ import random
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -90,6 +91,53 @@ def test_a_new_volume_gets_its_share(three: Bench) -> None:
     wait_until(lambda: "volumes are balanced" in server.log_text(), "the volumes balanced")
     assert abs(bytes_of(first) - bytes_of(second)) <= 5 * MIB
     assert bytes_of(first) + bytes_of(second) == before
+    assert same(three)
+
+
+def test_a_volume_in_use_is_drained_before_it_is_removed(three: Bench) -> None:
+    server = three.cluster.datanodes[0]
+    node, second = server.facts["data"], three.cluster.folder / "second"
+
+    def volumes() -> dict[str, Any]:
+        told = json.loads(three.dfs("admin", "volume", "list", node, "--json"))
+        return {volume["path"]: volume for volume in told["volumes"]}
+
+    # A heartbeat tells it; until then, the node's last word is older than what the disk balancer did.
+    wait_until(lambda: volumes()[str(second)]["replicas"] > 4, "the volumes told")
+    wait_until(lambda: len({str(volumes()) for _ in range(2)}) == 1, "nothing under way")
+    before = volumes()
+    assert set(before) == {str(second), str(three.cluster.folder / server.name)}
+    refused = three.dfs("admin", "volume", "remove", node, str(second), code=2)
+    assert "in use" in refused
+    assert "drain it first" in refused
+    assert "has no volume" in three.dfs("admin", "volume", "remove", node, "/nowhere", code=2)
+    assert "no DataNode" in three.dfs("admin", "volume", "drain", "nobody", str(second), code=2)
+    assert volumes() == before  # as the node itself said with its refusal
+    three.healed("nothing has changed")
+    assert same(three)
+    # Now in the order that was asked for, under a reader.
+    shown = three.dfs("admin", "volume", "drain", node, str(second), "--wait")
+    assert "drained" in shown
+    assert same(three)
+    three.dfs("admin", "volume", "remove", node, before[str(second)]["volume_id"])
+    assert set(volumes()) == {str(three.cluster.folder / server.name)}
+    assert list(second.glob("blocks/*/blk_*")) == []
+    refused = three.dfs("admin", "volume", "remove", node, str(second.parent / server.name), code=2)
+    assert "only volume" in refused
+    # Still configured, it is passed over; without the mark, it serves again.
+    server.stop()
+    server.restart()
+    three.cluster.wait_live(4)
+    assert len(volumes()) == 1
+    assert "passed over" in server.log_text()
+    server.stop()
+    (second / "removed").unlink()
+    server.restart()
+    three.cluster.wait_live(4)
+    assert not volumes()[str(second)]["draining"]
+    three.dfs("admin", "diskbalancer", node, "--threshold", "3")
+    wait_until(lambda: volumes()[str(second)]["replicas"] > 4, "the volume in use again")
+    three.healed("everything there")
     assert same(three)
 
 
