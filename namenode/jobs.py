@@ -20,7 +20,7 @@ from ..common.errors import DfsError
 from ..common.messages import Delete, RecoverBlock, Rename
 from ..common.model import NodeId
 from ..common.runtime import Clock, format_time, new_uuid
-from . import audit, events, leases
+from . import audit, events, leases, repair_news
 from .balancing import Balancing
 from .blockmap import IN_LIMIT, IS_CORRUPT
 from .contents import collect
@@ -46,6 +46,9 @@ SCAN_PAGES: Final = 400  # of IN_LIMIT blocks, in one run of the scan
 LIVENESS_S: Final = 1.0
 REPAIR_S: Final = 0.25  # copies that do not arrive, and budgets that fill up, tell nobody
 BREATH_S: Final = 0.005
+MAX_TOLD: Final = (
+    10_000  # blocks that wait to be told to whoever repairs; the scan finds what is beyond
+)
 SYSTEM: Final = Caller("namenode", superuser=True)
 
 
@@ -80,6 +83,7 @@ class Jobs:
         # A NameNode is given up as soon as a DataNode is.
         self._lease_ms = int(config.dead_after_s * 1000)
         self._scanned_to = 0
+        self._to_tell: dict[int, None] = {}
         self._news = asyncio.Event()
 
     async def run(self) -> None:
@@ -143,17 +147,25 @@ class Jobs:
         self._news.set()
 
     def consider(self, block_ids: Sequence[int]) -> None:
-        """These blocks may have too few or too many copies."""
-        self._monitor.consider(block_ids)
+        """These blocks may have too few or too many copies. Where another NameNode repairs, it is told."""
+        if self._holds_now("repair"):
+            self._monitor.consider(block_ids)
+        else:
+            room = MAX_TOLD - len(self._to_tell)
+            self._to_tell.update(dict.fromkeys(block_ids[: max(0, room)]))
         self.wake()
+
+    def _holds_now(self, job: str) -> bool:
+        """As far as is known without asking."""
+        if not self._config.database:
+            return True  # nobody else has the SQLite file
+        return self._held_until_s.get(job, 0.0) > self._clock.monotonic_s()
 
     async def holds(self, job: str) -> bool:
         """Take or renew the lease of *job*."""
-        if not self._config.database:
-            return True  # nobody else has the SQLite file
-        now_s = self._clock.monotonic_s()
-        if self._held_until_s.get(job, 0.0) > now_s:
+        if self._holds_now(job):
             return True
+        now_s = self._clock.monotonic_s()
         now_ms, name = self._clock.wall_ms(), self._name
 
         def take(tx: Transaction) -> bool:
@@ -189,8 +201,21 @@ class Jobs:
                 await self._consider_blocks_of(node_id)
 
     async def _orders(self) -> None:
-        if self._config.database:
-            await self._learn()
+        if not self._config.database:
+            return
+        await self._learn()
+        if not self._holds_now("repair"):
+            return
+        while await self._store.read(repair_news.waiting):
+            self.consider(await self._store.run(repair_news.take))
+
+    async def _tell(self) -> None:
+        """Hand on what only this NameNode has been told."""
+        told = list(self._to_tell)[:SCAN_BLOCKS]
+        if told:
+            await self._store.run(partial(repair_news.tell, block_ids=told))
+            for block_id in told:
+                self._to_tell.pop(block_id, None)
 
     async def _repairs(self) -> bool:
         """Whether this NameNode is the one that repairs."""
@@ -220,7 +245,14 @@ class Jobs:
 
     async def _repair(self) -> None:
         # In safe mode by order, nothing is moved or given up.
-        if not await self._repairs() or self._gate.ordered:
+        if not await self._repairs():
+            await self._tell()
+            return
+        if self._to_tell:
+            # It has become this one's affair meanwhile.
+            self._monitor.consider(list(self._to_tell))
+            self._to_tell.clear()
+        if self._gate.ordered:
             return
         while await self._repairer.step():
             await asyncio.sleep(0)

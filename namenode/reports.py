@@ -71,8 +71,10 @@ class Reports:
         version: str,
         page_key: bytes = b"",
         wake: Callable[[], None] = lambda: None,
+        consider: Callable[[Sequence[int]], None] | None = None,
     ) -> None:
-        """*wake* is called when repair has something to look at."""
+        """*wake* is called when repair has something to look at; *consider* gets blocks of which this NameNode alone may know that
+        something is wrong with them."""
         self._config = config
         self._store = store
         self._nodes = nodes
@@ -84,6 +86,7 @@ class Reports:
         self._version = version
         self._page_key = page_key
         self._wake = wake
+        self._consider = consider or monitor.consider
         self._counts: tuple[tuple[NodeId, ...], float, tuple[int, ...]] = ((), float("-inf"), ())
         self._verifying: dict[NodeId, float] = {}
 
@@ -170,6 +173,9 @@ class Reports:
         for ref in request.failed:
             self._monitor.failed(ref.block_id, request.node_id, self._clock.monotonic_s())
         self._monitor.consider([*short, *arrived])
+        if request.bad:
+            # Said to whoever asked the node to look, unlike arrivals, which every NameNode is told of.
+            self._consider([ref.block_id for ref in request.bad])
         self._wake()
         self._delete(request.node_id, unwanted)
         return Done()
@@ -195,7 +201,7 @@ class Reports:
     async def commit_recovery(self, caller: Caller, request: CommitRecovery) -> Done:
         now_ms = self._clock.wall_ms()
         await self._store.run(lambda tx: leases.commit_recovery(tx, caller, request, now_ms=now_ms))
-        self._monitor.consider([request.block.block_id])
+        self._consider([request.block.block_id])
         self._wake()
         return Done()
 

@@ -118,6 +118,7 @@ class NameNodeServer:
             version=__version__,
             page_key=page_key,
             wake=jobs.wake,
+            consider=jobs.consider,
         )
         dispatcher.specials.update(reports.handlers())
         counting = Counting(store, nodes, self._clock)

@@ -30,7 +30,7 @@ from twinfs.common.messages import (
 )
 from twinfs.common.model import BlockRef, NodeId
 from twinfs.common.runtime import ManualClock
-from twinfs.namenode import health, orders, repairer
+from twinfs.namenode import health, orders, repair_news, repairer
 from twinfs.namenode.administration import Administration
 from twinfs.namenode.balancing import Balancing
 from twinfs.namenode.blockmap import CORRUPT, GOOD, TO_DELETE
@@ -335,3 +335,32 @@ async def test_a_run_of_the_balancer_is_followed_renewed_and_ended(namenode: Nam
     await balancing.step()
     found = await balancing.control(ROOT, status)
     assert (found.state, found.left_bytes) == ("balanced", 0)
+
+
+async def test_what_others_were_told_is_taken_once(store: MetadataStore) -> None:
+    assert not await store.read(repair_news.waiting)
+    await store.run(lambda tx: repair_news.tell(tx, [5, 3, 5]))
+    await store.run(lambda tx: repair_news.tell(tx, [3, 9]))
+    assert await store.read(repair_news.waiting)
+    assert await store.run(repair_news.take) == [3, 5, 9]
+    assert await store.run(repair_news.take) == []
+    assert not await store.read(repair_news.waiting)
+    many = list(range(100, 100 + 3 * repair_news.TAKEN_AT_ONCE))
+    await store.run(lambda tx: repair_news.tell(tx, many))
+    taken = []
+    while await store.read(repair_news.waiting):
+        taken += await store.run(repair_news.take)
+    assert taken == many
+
+
+async def test_damage_is_told_to_whoever_repairs(namenode: NameNode) -> None:
+    told: list[int] = []
+    namenode.reports._consider = told.extend
+    block = await namenode.put("/f", 1, 2, 3)
+    caller = Caller("datanode")
+    good = IncrementalReport(node_id=NodeId(1), received=[report(block)])
+    await namenode.reports.incremental_report(caller, good)
+    assert told == []  # every NameNode gets these
+    bad = IncrementalReport(node_id=NodeId(1), bad=[block])
+    await namenode.reports.incremental_report(caller, bad)
+    assert told == [block.block_id]
