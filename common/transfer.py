@@ -155,6 +155,7 @@ class ReadBlock(Traced, frozen=True, kw_only=True, tag="read-block"):
     offset: NonNegative = 0
     length: int = -1
     digests: bool = False  # send the chunk digests of the whole replica too
+    background: bool = False  # for repair or balancing: who serves it stands back for clients
 
 
 class ReadReady(Struct, frozen=True, kw_only=True):
@@ -172,6 +173,7 @@ class ReadMany(Traced, frozen=True, kw_only=True, tag="read-many"):
     """Whole small finalized blocks."""
 
     blocks: Annotated[list[BlockRef], msgspec.Meta(min_length=1, max_length=MAX_MANY_ITEMS)]
+    background: bool = False  # as in ReadBlock
 
 
 class ReadManyReady(Struct, frozen=True, kw_only=True):

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
-import contextlib
 import logging
-import os
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +23,6 @@ from .pipeline import Peers
 
 log = logging.getLogger(__name__)
 COPIES_AT_ONCE: Final = 4  # enough to keep a disk busy; more only take turns with each other
-BEHIND_CLIENTS: Final = 10  # the nice value of threads that copy
 LOOK_AHEAD: Final = 2 * MAX_MANY_ITEMS  # orders that are looked through for company
 
 
@@ -62,12 +59,6 @@ def _source_of(order: CopyReplica, own_id: NodeId) -> NodeId | None:
 
 def _may_join(order: CopyReplica) -> bool:
     return order.block.length <= CHUNK_BYTES and not order.bytes_per_s
-
-
-def stand_back() -> None:
-    """Have the calling thread get what time of the processors clients leave, for good; it is never starved."""
-    with contextlib.suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), BEHIND_CLIENTS)
 
 
 class Copies:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -36,6 +37,7 @@ from .writing import WritingReplica
 
 log = logging.getLogger(__name__)
 Throttle = Callable[[int], None]
+_buffers = threading.local()
 
 
 @dataclass(slots=True)
@@ -86,11 +88,12 @@ def _copy_together(
     try:
         connection = peers.open_near(source)
         try:
-            request = ReadMany(blocks=[block.ref for block in blocks])
+            request = ReadMany(blocks=[block.ref for block in blocks], background=True)
             ready = ask(connection, request, ReadManyReady)
             if len(ready.lengths) != len(blocks):
                 raise InvalidRequest(f"{len(blocks)} blocks were asked for")
-            payload = memoryview(connection.receive_body(_total(ready.lengths)))
+            payload = _room(_total(ready.lengths))
+            connection.receive_into(payload)
         finally:
             connection.close()
     except DfsError as error:
@@ -130,6 +133,14 @@ def _copy_together(
         )
         for i in items
     ]
+
+
+def _room(size_bytes: int) -> memoryview:
+    """Room for so many bytes of a batch, the calling thread's own: fresh memory costs more than what is put there."""
+    buffer: memoryview | None = getattr(_buffers, "batch", None)
+    if buffer is None:
+        buffer = _buffers.batch = memoryview(bytearray(MAX_MANY_BYTES))
+    return buffer[:size_bytes]
 
 
 def _total(lengths: Sequence[int]) -> int:
@@ -220,7 +231,7 @@ def _fetch(
     throttle: Throttle,
 ) -> None:
     base = BlockBase(block=block.ref, length=block.length)
-    fetch_into(peers, source, base, replica, owner, throttle)
+    fetch_into(peers, source, base, replica, owner, throttle, background=True)
 
 
 def _blame(peers: Peers, source: NodeAddress, block: Block) -> BadReplica | None:

@@ -311,15 +311,17 @@ def fetch_into(
     replica: WritingReplica,
     owner: object,
     throttle: Callable[[int], None] = lambda size_bytes: None,
+    *,
+    background: bool = False,
 ) -> None:
     """Append the first *base.length* bytes of a replica on *source*, each chunk verified against that node's list.
 
-    *throttle* is called with the bytes to come, and waits as long as they have to.
+    *throttle* is called with the bytes to come, and waits as long as they have to. *background*: nobody waits for it.
     """
     connection = peers.open_near(source)
     descriptor: int | None = None
     try:
-        ready, descriptor = _ask_for(connection, base.block)
+        ready, descriptor = _ask_for(connection, base.block, background)
         whole = ready.block_length
         if whole < base.length:
             raise ChecksumMismatch(f"{source.data} has only {whole} bytes of the block")
@@ -346,14 +348,17 @@ def fetch_into(
         connection.close()
 
 
-def _ask_for(connection: FrameSocket, block: BlockRef) -> tuple[ReadReady, int | None]:
+def _ask_for(
+    connection: FrameSocket, block: BlockRef, background: bool
+) -> tuple[ReadReady, int | None]:
     """The whole of a replica with its digests: as an open file on this machine, else as bytes that follow."""
     if connection.sock.family == socket.AF_UNIX:
         connection.send_frame(Kind.REQUEST, OpenReplica(block=block, digests=True))
         ready, descriptor = connection.receive_with_descriptor(ReadReady)
         if descriptor is not None:
             return ready, descriptor
-    ready = ask(connection, ReadBlock(block=block, digests=True), ReadReady)
+    request = ReadBlock(block=block, digests=True, background=background)
+    ready = ask(connection, request, ReadReady)
     if ready.length != ready.block_length:
         raise ChecksumMismatch("not all of the replica was sent")
     return ready, None

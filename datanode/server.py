@@ -35,11 +35,11 @@ from .api.webhdfs import WebHdfsApi
 from .blockstore import BlockStore
 from .cidstore import CidStore
 from .content import Content
-from .copies import COPIES_AT_ONCE, stand_back
+from .copies import COPIES_AT_ONCE
 from .disk_balancer import DiskBalancer
 from .gateway.server import Gateway
 from .local_writer import LocalBlocks
-from .pacing import Pace, ServeLimit
+from .pacing import Pace, ServeLimit, stand_back
 from .peers.service import PeerService
 from .pipeline import Peers
 from .reporter import Reporter, Workings

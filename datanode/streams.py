@@ -49,7 +49,7 @@ from ..common.transfer import (
 )
 from .blockstore import BlockStore
 from .metrics import StreamMetrics, Timing, name_of
-from .pacing import ServeLimit
+from .pacing import ServeLimit, stand_back
 from .pipeline import BlockReceiver, Peers, receive_many
 from .replicas import Found
 
@@ -273,6 +273,8 @@ class StreamServer:
         if isinstance(request, WriteMany):
             self._write_many(connection, request, timing)
             return
+        if isinstance(request, ReadBlock | ReadMany) and request.background:
+            stand_back()  # for the rest of the connection, which is its own
         try:
             if isinstance(request, ReadBlock):
                 self._read_block(connection, request)

@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -32,7 +33,7 @@ from twinfs.common.checksum import digest_of
 from twinfs.common.config import ClientConfig
 from twinfs.common.errors import DfsError
 from twinfs.common.runtime import elapsed_timer
-from twinfs.datanode.copies import BEHIND_CLIENTS
+from twinfs.datanode.pacing import BEHIND_CLIENTS
 
 MIB = 1024 * 1024
 QUICK = ("--heartbeat-interval-s", "1", "--stale-after-s", "2.5", "--dead-after-s", "6")
@@ -60,13 +61,19 @@ class Watch:
         """No block has too few copies. Asked of the rows, which are counted anew when a node has died."""
 
         def whole() -> bool:
-            # The cheaper question first: asking costs what is measured.
-            if self._cluster.report().under_replicated:
+            # The cheaper questions first: asking costs what is measured.
+            if self._queued() or self._cluster.report().under_replicated:
                 return False
             check: ClusterCheck = self._namenode.call("check_cluster", CheckCluster())
             return not check.waiting and not check.copying
 
         await self._until(whole)
+
+    def _queued(self) -> int:
+        """Blocks that wait for repair or are being copied, as the metrics say."""
+        with urllib.request.urlopen(f"{self._cluster.url}/metrics") as answer:
+            lines = answer.read().decode().splitlines()
+        return int(sum(float(x.split()[1]) for x in lines if x.startswith("twinfs_repair_blocks{")))
 
     async def _until(self, fact: object) -> None:
         assert callable(fact)
