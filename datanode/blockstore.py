@@ -29,7 +29,16 @@ from ..common.messages import ReplicaReport
 from ..common.model import BlockRef
 from ..common.transfer import SmallBlock
 from .index import FIRST_LOCAL_BLOCK, Name, Replica
-from .replicas import Found, copy_prefix, report_finalized, report_writing, write_all
+from .replicas import (
+    Found,
+    copy_prefix,
+    renew,
+    report_finalized,
+    report_writing,
+    same_generation,
+    take_back,
+    write_all,
+)
 from .volumes import Volume, choose_volume, storage_error
 from .writing import WritingReplica
 
@@ -107,7 +116,7 @@ class BlockStore:
             if replica is None or (replica.descriptor < 0 and not replica.length):
                 raise BlockNotFound(f"block {block.block_id} is not on this DataNode")
             generation, length, digests = self._snapshot(replica)
-            _same_generation(block, generation)
+            same_generation(block, generation)
             return Found(
                 generation,
                 length,
@@ -117,7 +126,7 @@ class BlockStore:
                 self._open_file(replica.volume, replica.path),
             )
         volume, stored = found
-        _same_generation(block, stored.generation)
+        same_generation(block, stored.generation)
         if stored.inline:
             data = volume.index.data(block.block_id)
             if data is None:
@@ -284,26 +293,30 @@ class BlockStore:
                 f"block {block.block_id} is finalized here in generation {stored.generation}"
             )
         path = volume.writing_path(block.block_id, block.generation)
-        try:
-            if stored.inline:
-                with path.open("wb", buffering=0) as file:
-                    write_all(file.fileno(), memoryview(volume.index.data(block.block_id) or b""))
-                    disk.fdatasync(file.fileno(), "reopen.sync")
-            else:
-                final = volume.final_path(block.block_id, stored.generation)
-                disk.rename(final, path, "reopen.rename")
-            # Found at a restart by its newer generation, even while the record is still there.
-            disk.fsync_directory(path.parent, "reopen.folder")
-            volume.remove([block.block_id])
-        except OSError as error:
-            volume.check()
-            raise storage_error(error, f"can't reopen block {block.block_id}") from None
         replica = WritingReplica(volume, block.block_id, block.generation, path)
         replica.owner = owner
-        replica.open_existing(stored.length, stored.digests)
-        with self._lock:
-            self._writing[block.block_id] = replica
+        # Known before anything changes on the disk, so that two who want it don't both take it back; who comes second
+        # waits for the first, and finds a replica that is being written.
+        with replica.publishing:
+            with self._lock:
+                first = self._writing.setdefault(block.block_id, replica)
+            if first is not replica:
+                raise StaleGeneration(f"block {block.block_id} is being written here already")
+            try:
+                take_back(replica, stored)
+            except DfsError:
+                if replica.length == 0:
+                    self._forget_writing(replica)
+                raise
+            if self.writing(block.block_id) is not replica:
+                path.unlink(missing_ok=True)
+                raise StaleGeneration(f"block {block.block_id} was deleted here meanwhile")
         return replica
+
+    def _forget_writing(self, replica: WritingReplica) -> None:
+        with self._lock:
+            if self._writing.get(replica.block_id) is replica:
+                del self._writing[replica.block_id]
 
     def _rename_writing(self, replica: WritingReplica, generation: int) -> None:
         path = replica.volume.writing_path(replica.block_id, generation)
@@ -376,9 +389,7 @@ class BlockStore:
     def discard(self, replica: WritingReplica) -> None:
         """Give up a replica being written, and its bytes."""
         replica.take_over(object(), replica.generation)
-        with self._lock:
-            if self._writing.get(replica.block_id) is replica:
-                del self._writing[replica.block_id]
+        self._forget_writing(replica)
         with replica.lock:
             replica.close()
         with contextlib.suppress(OSError):
@@ -500,21 +511,7 @@ class BlockStore:
                     f"block {block.block_id} is finalized here with {stored.length} bytes"
                 )
             if stored.generation != generation:
-                renewed = stored._replace(generation=generation)
-                if not stored.inline:
-                    source = volume.final_path(block.block_id, stored.generation)
-                    target = volume.final_path(block.block_id, generation)
-                    try:
-                        # Both names until the record is durable: a crash leaves one that fits it.
-                        with contextlib.suppress(FileExistsError):
-                            disk.link(source, target, "recovery.link")
-                        disk.fsync_directory(target.parent, "recovery.folder")
-                        volume.index.add([renewed]).result()
-                        source.unlink()
-                    except OSError as error:
-                        raise storage_error(error, "can't renew the replica") from None
-                else:
-                    volume.index.add([renewed]).result()
+                renew(volume, stored, generation)
             return stored.digests
         owner = ("recovery", generation)
         replica = self.writing(block.block_id)
@@ -596,10 +593,3 @@ class BlockStore:
         self._threads.shutdown()
         for volume in self.volumes:
             volume.close()
-
-
-def _same_generation(block: BlockRef, here: int) -> None:
-    if block.generation != here:
-        raise StaleGeneration(
-            f"block {block.block_id} is of generation {here} here, not {block.generation}"
-        )

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import NamedTuple
 
 from ..common import disk
 from ..common.checksum import CHUNK_BYTES, DIGEST_BYTES, block_digest, chunk_count, digest_of
-from ..common.errors import ChecksumMismatch
+from ..common.errors import ChecksumMismatch, DfsError, StaleGeneration
 from ..common.messages import ReplicaReport
-from ..common.model import BlockId, GenerationStamp
+from ..common.model import BlockId, BlockRef, GenerationStamp
 from .index import Replica
+from .volumes import Volume, storage_error
 from .writing import WritingReplica
 
 
@@ -39,6 +41,14 @@ def is_intact(found: Found) -> bool:
         if len(chunk) != size or digest_of(chunk) != wanted:
             return False
     return True
+
+
+def same_generation(block: BlockRef, here: int) -> None:
+    """StaleGeneration unless the replica *here* is of the block's."""
+    if block.generation != here:
+        raise StaleGeneration(
+            f"block {block.block_id} is of generation {here} here, not {block.generation}"
+        )
 
 
 def require_digest(payload: memoryview, digest: bytes, what: str) -> None:
@@ -83,3 +93,56 @@ def report_writing(replica: WritingReplica) -> ReplicaReport:
         length=replica.length,
         finalized=False,
     )
+
+
+def take_back(replica: WritingReplica, stored: Replica) -> None:
+    """Make the bytes of a finalized replica those of *replica*, open for writing. Durable throughout.
+
+    If that fails and nothing has changed on the disk, its length is 0 after that.
+    """
+    volume, path = replica.volume, replica.path
+    final = volume.final_path(stored.block_id, stored.generation)
+    try:
+        if stored.inline:
+            with path.open("wb", buffering=0) as file:
+                write_all(file.fileno(), memoryview(volume.index.data(stored.block_id) or b""))
+                disk.fdatasync(file.fileno(), "reopen.sync")
+        else:
+            disk.rename(final, path, "reopen.rename")
+        # Found at a restart by its newer generation, even while the record is still there.
+        disk.fsync_directory(path.parent, "reopen.folder")
+        volume.remove([stored.block_id])
+    except (OSError, DfsError) as error:
+        with contextlib.suppress(OSError):
+            if stored.inline:
+                path.unlink(missing_ok=True)
+            elif path.exists():
+                disk.rename(path, final, "reopen.back")
+        volume.check()
+        if isinstance(error, DfsError):
+            raise
+        raise storage_error(error, f"can't reopen block {stored.block_id}") from None
+    try:
+        replica.open_existing(stored.length, stored.digests)
+    except DfsError:
+        replica.length = stored.length  # the bytes are its own, and it is opened by whoever is next
+        raise
+
+
+def renew(volume: Volume, stored: Replica, generation: int) -> None:
+    """Give a finalized replica a later generation."""
+    renewed = stored._replace(generation=generation)
+    if stored.inline:
+        volume.index.add([renewed]).result()
+        return
+    source = volume.final_path(stored.block_id, stored.generation)
+    target = volume.final_path(stored.block_id, generation)
+    try:
+        # Both names until the record is durable: a crash leaves one that fits it.
+        with contextlib.suppress(FileExistsError):
+            disk.link(source, target, "recovery.link")
+        disk.fsync_directory(target.parent, "recovery.folder")
+        volume.index.add([renewed]).result()
+        source.unlink()
+    except OSError as error:
+        raise storage_error(error, "can't renew the replica") from None

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from twinfs.common import disk
 from twinfs.common.checksum import digest_of
 from twinfs.common.config import DataNodeConfig
-from twinfs.common.errors import DiskFull, StaleGeneration
+from twinfs.common.errors import DiskFull, StaleGeneration, VolumeFailed
 from twinfs.common.model import BlockId, BlockRef, GenerationStamp, NodeId
 from twinfs.datanode.blockstore import BlockStore
 from twinfs.datanode.server import DataNodeServer
@@ -134,3 +138,77 @@ def test_what_is_left_of_a_copy_goes_when_the_whole_one_is_back(tmp_path: Path) 
     assert again.writing(7) is None
     again.begin(BLOCK, owner, 100, copy=True)
     again.close()
+
+
+def finalized(store: BlockStore, data: bytes) -> None:
+    owner = object()
+    replica = store.begin(BLOCK, owner, len(data))
+    replica.append(owner, 0, memoryview(data), digest_of(data))
+    store.finalize(replica, owner, durable=True)
+
+
+@pytest.mark.parametrize("inline", [False, True])
+def test_two_who_take_a_replica_back_come_one_after_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inline: bool
+) -> None:
+    """Both found it finalized; what the second made of it was registered in place of the first's, over the same file."""
+    volume = Volume(tmp_path, reserved_bytes=0)
+    store = BlockStore([volume], small_block_bytes=100 if inline else 0, rng=random.Random(1))
+    data = b"synced bytes"
+    finalized(store, data)
+    owners = {generation: object() for generation in (4, 5)}
+    half_way, go_on = threading.Event(), threading.Event()
+    fsync_directory = disk.fsync_directory
+
+    def slow(path: Path, name: str) -> None:
+        if name == "reopen.folder" and not half_way.is_set():
+            half_way.set()
+            assert go_on.wait(30)
+        fsync_directory(path, name)
+
+    monkeypatch.setattr(disk, "fsync_directory", slow)
+
+    def resume(generation: int) -> WritingReplica:
+        block = BlockRef(block_id=BLOCK.block_id, generation=GenerationStamp(generation))
+        return store.resume(block, owners[generation], len(data))
+
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(resume, 4)
+        assert half_way.wait(30)
+        second = threads.submit(resume, 5)
+        go_on.set()
+        replica = second.result(30)
+        first.exception(30)  # it had its turn, or was overtaken in it
+    assert store.writing(BLOCK.block_id) is replica
+    assert replica.generation == 5
+    more = memoryview(b" and more")
+    with pytest.raises(StaleGeneration):
+        replica.append(owners[4], len(data), more, digest_of(more))
+    replica.append(owners[5], len(data), more, digest_of(more))
+    store.finalize(replica, owners[5], durable=True)
+    found = store.open(BlockRef(block_id=BLOCK.block_id, generation=GenerationStamp(5)))
+    assert found.length == len(data) + len(more)
+    if found.descriptor >= 0:
+        os.close(found.descriptor)
+    assert list((tmp_path / "writing").iterdir()) == []
+    store.close()
+
+
+def test_a_replica_that_can_not_be_taken_back_stays_as_it_was(
+    store: BlockStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finalized(store, b"synced bytes")
+
+    def failing(path: Path, name: str) -> None:
+        raise OSError(5, "the disk is broken")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(disk, "fsync_directory", failing)
+        broken.setattr(Volume, "check", lambda volume: None)
+        newer = BlockRef(block_id=BLOCK.block_id, generation=GenerationStamp(4))
+        with pytest.raises(VolumeFailed):
+            store.resume(newer, object(), 12)
+    assert store.writing(BLOCK.block_id) is None
+    found = store.open(BLOCK)
+    assert os.pread(found.descriptor, 100, 0) == b"synced bytes"
+    os.close(found.descriptor)
