@@ -28,7 +28,7 @@ from ..common.errors import (
 from ..common.messages import ReplicaReport
 from ..common.model import BlockRef
 from ..common.transfer import SmallBlock
-from .index import FIRST_LOCAL_BLOCK, Name, Replica
+from .index import FIRST_LOCAL_BLOCK, Added, Name, Replica
 from .replicas import (
     Found,
     copy_prefix,
@@ -358,7 +358,7 @@ class BlockStore:
             if length <= self._small_block_bytes:
                 data = os.pread(replica.descriptor, length, 0)
                 stored = Replica(replica.block_id, generation, length, True, digests)
-                volume.index.add([stored], [(replica.block_id, data)], names).result()
+                volume.add([stored], [(replica.block_id, data)], names).result()
                 replica.close()
                 replica.path.unlink(missing_ok=True)
             else:
@@ -371,7 +371,7 @@ class BlockStore:
                     if durable:
                         disk.fsync_directory(final.parent, "replica.folder")
                     stored = Replica(replica.block_id, generation, length, False, digests)
-                    volume.index.add([stored], (), names).result()
+                    volume.add([stored], (), names).result()
                 except (OSError, DfsError):
                     # Still being written, then, and where its name says so.
                     with contextlib.suppress(OSError):
@@ -383,7 +383,6 @@ class BlockStore:
             raise storage_error(error, f"can't publish block {replica.block_id}") from None
         with self._lock:
             self._writing.pop(replica.block_id, None)
-        volume.count(1, length)
         return digests
 
     def discard(self, replica: WritingReplica) -> None:
@@ -402,7 +401,7 @@ class BlockStore:
         *,
         durable: bool,
         names: Sequence[Name] = (),
-    ) -> list[Future[None]]:
+    ) -> list[Future[Added]]:
         """Store whole blocks of at most one chunk; the futures are done when all is durable.
 
         Their digests were verified. *names*: further hashes of them. A block that is here already in this generation is stored again, harmlessly.
@@ -453,9 +452,7 @@ class BlockStore:
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
-        future = volume.index.add(records, data, names)
-        volume.count(len(items), total)
-        return [future]
+        return [volume.add(records, data, names)]
 
     # --- deleting ---
 

@@ -341,8 +341,7 @@ class CidStore:
             volume.check()
             raise storage_error(error, "can't keep what was fetched") from None
         stored = Replica(block_id, LOCAL_GENERATION, length, False, digests)
-        volume.index.add([stored], (), rows).result()
-        volume.count(1, length)
+        volume.add([stored], (), rows).result()
 
     @property
     def store(self) -> BlockStore:

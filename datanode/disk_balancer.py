@@ -70,11 +70,10 @@ def move_replica(
         if data is None or (data and digest_of(data) != replica.digests):
             return False
         pace(len(data))
-        target.index.add([replica], [(replica.block_id, data)], names).result()
+        target.add([replica], [(replica.block_id, data)], names).result()
     else:
         _copy_file(source, target, replica, pace)
-        target.index.add([replica], (), names).result()
-    target.count(1, replica.length)
+        target.add([replica], (), names).result()
     if source.index.get(replica.block_id) != replica:
         # Deleted or rewritten while it was copied: what was copied is not wanted any more.
         _drop(target, replica)

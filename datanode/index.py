@@ -69,6 +69,13 @@ class Replica(NamedTuple):
     digests: bytes
 
 
+class Added(NamedTuple):
+    """How many replicas, and bytes of them, an index has more than before."""
+
+    replicas: int
+    size_bytes: int
+
+
 Observer = Callable[[Sequence[Replica], Sequence[Name], Sequence[Replica]], None]
 
 
@@ -107,15 +114,19 @@ class Index:
         replicas: Sequence[Replica],
         data: Sequence[tuple[int, bytes | memoryview]] = (),
         names: Sequence[Name] = (),
-    ) -> Future[None]:
-        """Record finalized replicas, the bytes of inline ones, further hashes of what is in them; done when durable."""
+    ) -> Future[Added]:
+        """Record finalized replicas, the bytes of inline ones, further hashes of what is in them; done when durable.
+
+        What is here already is recorded again, and not among what was added.
+        """
 
         rows = [(*replica, row_check(replica)) for replica in replicas]
         healed = [(r.block_id,) for r in replicas if r.block_id in self.damaged]
 
-        def operation(connection: sqlite3.Connection) -> None:
+        def operation(connection: sqlite3.Connection) -> Added:
             if self._sealed:
                 raise VolumeFailed("the volume is being removed")
+            known = _lengths(connection, [replica.block_id for replica in replicas])
             connection.executemany(
                 "INSERT OR REPLACE INTO replicas (block_id, generation, length, inline, digests, checked)"
                 " VALUES (?, ?, ?, ?, ?, ?)",
@@ -129,13 +140,15 @@ class Index:
                 )
             if names:
                 connection.executemany("INSERT OR REPLACE INTO names VALUES (?, ?, ?, ?)", names)
+            new = {replica.block_id: replica.length for replica in replicas}
+            return Added(len(new) - len(known), sum(new.values()) - sum(known.values()))
 
         future = self._database.submit(operation)
         for (block_id,) in healed:
             self.damaged.pop(block_id, None)
         if (observer := self._observer) is not None:
 
-            def tell(done: Future[None]) -> None:
+            def tell(done: Future[Added]) -> None:
                 if done.exception() is None:
                     observer(replicas, names, ())
 
@@ -359,6 +372,20 @@ class Index:
 
 def _replica(row: Any) -> Replica:
     return Replica(row[0], row[1], row[2], bool(row[3]), row[4])
+
+
+def _lengths(connection: sqlite3.Connection, block_ids: Sequence[int]) -> dict[int, int]:
+    """block id -> length of those that are recorded."""
+    found: dict[int, int] = {}
+    for start in range(0, len(block_ids), 500):
+        part = block_ids[start : start + 500]
+        marks = ", ".join("?" * len(part))
+        found.update(
+            connection.execute(
+                f"SELECT block_id, length FROM replicas WHERE block_id IN ({marks})", part
+            )
+        )
+    return found
 
 
 def row_check(replica: Replica) -> bytes:

@@ -133,7 +133,7 @@ def renew(volume: Volume, stored: Replica, generation: int) -> None:
     """Give a finalized replica a later generation."""
     renewed = stored._replace(generation=generation)
     if stored.inline:
-        volume.index.add([renewed]).result()
+        volume.add([renewed]).result()
         return
     source = volume.final_path(stored.block_id, stored.generation)
     target = volume.final_path(stored.block_id, generation)
@@ -142,7 +142,7 @@ def renew(volume: Volume, stored: Replica, generation: int) -> None:
         with contextlib.suppress(FileExistsError):
             disk.link(source, target, "recovery.link")
         disk.fsync_directory(target.parent, "recovery.folder")
-        volume.index.add([renewed]).result()
+        volume.add([renewed]).result()
         source.unlink()
     except OSError as error:
         raise storage_error(error, "can't renew the replica") from None

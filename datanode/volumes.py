@@ -12,6 +12,7 @@ import random
 import re
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 
 from ..common import disk
@@ -27,7 +28,7 @@ from ..common.errors import (
 from ..common.messages import VolumeReport
 from ..common.runtime import new_uuid
 from .cidindex import CidIndex
-from .index import Index, Replica
+from .index import Added, Index, Name, Replica
 
 log = logging.getLogger(__name__)
 FORMAT_VERSION = 1
@@ -361,6 +362,26 @@ class Volume:
             draining=self.draining,
             replicas=max(0, self.replicas),
         )
+
+    def add(
+        self,
+        replicas: Sequence[Replica],
+        data: Sequence[tuple[int, bytes | memoryview]] = (),
+        names: Sequence[Name] = (),
+    ) -> Future[Added]:
+        """Record replicas in the index, and in the counts what is new of them; done when durable and counted."""
+        counted: Future[Added] = Future()
+
+        def count(done: Future[Added]) -> None:
+            if (error := done.exception()) is not None:
+                counted.set_exception(error)
+                return
+            added = done.result()
+            self.count(*added)
+            counted.set_result(added)
+
+        self.index.add(replicas, data, names).add_done_callback(count)
+        return counted
 
     def remove(self, block_ids: Sequence[int]) -> None:
         """Forget replicas in the index, and in the counts."""

@@ -17,6 +17,7 @@ from twinfs.common.checksum import digest_of
 from twinfs.common.config import DataNodeConfig
 from twinfs.common.errors import DiskFull, StaleGeneration, VolumeFailed
 from twinfs.common.model import BlockId, BlockRef, GenerationStamp, NodeId
+from twinfs.common.transfer import SmallBlock
 from twinfs.datanode.blockstore import BlockStore
 from twinfs.datanode.server import DataNodeServer
 from twinfs.datanode.volumes import Volume
@@ -212,3 +213,20 @@ def test_a_replica_that_can_not_be_taken_back_stays_as_it_was(
     found = store.open(BLOCK)
     assert os.pread(found.descriptor, 100, 0) == b"synced bytes"
     os.close(found.descriptor)
+
+
+def test_what_is_stored_again_counts_once(store: BlockStore) -> None:
+    """A client sends a batch again whose answer was lost; the volume seemed fuller than it was from then on."""
+    (volume,) = store.volumes
+    data = b"a small block"
+    item = SmallBlock(
+        block_id=BlockId(9), generation=GenerationStamp(1), length=len(data), digest=digest_of(data)
+    )
+    for _ in range(3):
+        for future in store.put_small([item, item], memoryview(data * 2), durable=True):
+            future.result()
+        assert (volume.replicas, volume.used_bytes) == (1, len(data))
+    finalized(store, b"another")
+    assert (volume.replicas, volume.used_bytes) == (2, len(data) + 7)
+    store.remove([BLOCK, BlockRef(block_id=BlockId(9), generation=GenerationStamp(1))])
+    assert (volume.replicas, volume.used_bytes) == (0, 0)
