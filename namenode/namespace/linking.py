@@ -5,14 +5,14 @@ from __future__ import annotations
 from ...common.content import LinkFile
 from ...common.errors import InvalidRequest, IsADirectory
 from ...common.model import FileStatus, INodeId
-from .. import contents, quotas
+from .. import contents
 from ..blockmap import INSERT_FILE_BLOCK
 from ..leases import WriteRules
 from ..permissions import Caller
 from ..store import sql
 from ..store.base import NewEvent, Transaction
-from .files import new_file, replace_file, require_replaceable, rounded_block_size
-from .tree import make_parents, require_creation
+from .files import new_file, rounded_block_size
+from .placing import make_place
 from .walk import status, walk
 
 
@@ -35,24 +35,20 @@ def link_file(
         rounded_block_size(max((b.length for b in request.blocks), default=1) or 1, rules),
     )
     length = sum(block.length for block in request.blocks)
-    space = length * replication
-    if found.node is not None:
-        require_replaceable(
-            tx, caller, found, overwrite=request.overwrite, now_ms=now_ms, rules=rules
-        )
-        freed = found.node.length * found.node.replication
-        quotas.check(tx, found.chain, 0, space - freed)
-        replace_file(tx, found, now_ms)
-        chain, names = found.chain, 1
-    else:
-        require_creation(tx, caller, found, parents=request.create_parents, space_bytes=space)
-        chain = make_parents(tx, caller, found, 0o755, now_ms, found.missing - 1)
-        names = found.missing
-    quotas.charge(tx, found.chain, names, space)
+    parent = make_place(
+        tx,
+        caller,
+        found,
+        overwrite=request.overwrite,
+        create_parents=request.create_parents,
+        space_bytes=length * replication,
+        now_ms=now_ms,
+        rules=rules,
+    )
     node = new_file(
         tx.new_ids("inode"),
         caller,
-        chain[-1],
+        parent,
         found.parts[-1],
         mode=request.mode,
         flags=0,

@@ -32,8 +32,8 @@ from ..store import sql
 from ..store.base import NewEvent, Transaction
 from ..store.sql import INode, marks
 from .allocations import used
-from .files import new_file, replace_file, require_replaceable, rounded_block_size
-from .tree import make_parents, require_creation
+from .files import new_file, rounded_block_size
+from .placing import make_place
 from .walk import Walk, existing_file, status, walk
 
 
@@ -171,24 +171,20 @@ def _put_file(
             blockmap.check_commit(commit, replication, rules.min_replicas)
     if found.missing <= 1 and (found.parent.inode_id, found.parts[-1]) in batch.names:
         raise PathExists(f"{shown(found.path)} is named twice in this request")
-    space = length * replication
-    if found.node is not None:
-        require_replaceable(
-            tx, caller, found, overwrite=entry.overwrite, now_ms=now_ms, rules=rules
-        )
-        freed = found.node.length * found.node.replication
-        quotas.check(tx, found.chain, 0, space - freed)
-        replace_file(tx, found, now_ms)
-        chain, names = found.chain, 1
-    else:
-        require_creation(tx, caller, found, parents=entry.create_parents, space_bytes=space)
-        chain = make_parents(tx, caller, found, 0o755, now_ms, found.missing - 1)
-        names = found.missing
-    quotas.charge(tx, found.chain, names, space)
+    parent = make_place(
+        tx,
+        caller,
+        found,
+        overwrite=entry.overwrite,
+        create_parents=entry.create_parents,
+        space_bytes=length * replication,
+        now_ms=now_ms,
+        rules=rules,
+    )
     node = new_file(
         tx.new_ids("inode"),
         caller,
-        chain[-1],
+        parent,
         found.parts[-1],
         mode=entry.mode,
         flags=0,
@@ -227,24 +223,20 @@ def copy(
         raise PathExists(f"{shown(found.path)} and {shown(source.path)} are the same file")
     if not found.parts:
         raise IsADirectory("/ is a directory")
-    space = node.length * node.replication
-    if found.node is not None:
-        require_replaceable(
-            tx, caller, found, overwrite=request.overwrite, now_ms=now_ms, rules=rules
-        )
-        freed = found.node.length * found.node.replication
-        quotas.check(tx, found.chain, 0, space - freed)
-        replace_file(tx, found, now_ms)
-        chain, names = found.chain, 1
-    else:
-        require_creation(tx, caller, found, parents=request.create_parents, space_bytes=space)
-        chain = make_parents(tx, caller, found, 0o755, now_ms, found.missing - 1)
-        names = found.missing
-    quotas.charge(tx, found.chain, names, space)
+    parent = make_place(
+        tx,
+        caller,
+        found,
+        overwrite=request.overwrite,
+        create_parents=request.create_parents,
+        space_bytes=node.length * node.replication,
+        now_ms=now_ms,
+        rules=rules,
+    )
     made = new_file(
         tx.new_ids("inode"),
         caller,
-        chain[-1],
+        parent,
         found.parts[-1],
         mode=node.mode,
         flags=0,
