@@ -166,8 +166,10 @@ class Watcher:
 
     def _findings(self) -> Iterator[Finding]:
         queue, eta_s = self._monitor.waiting + self._monitor.copying, self._eta_s
+        under_way, waiting = self._monitor.copying, self._monitor.waiting
         copying = (
-            f"{self._monitor.copying} copies are under way, {self._monitor.waiting} blocks wait"
+            f"{under_way} {'copy is' if under_way == 1 else 'copies are'} under way,"
+            f" {waiting} {'block waits' if waiting == 1 else 'blocks wait'}"
         )
         reason = self._gate.reason()
         if reason:
@@ -222,7 +224,9 @@ class Watcher:
                 "missing",
                 "critical",
                 f"{_blocks(count.missing)} no good copy",
-                "bring back a dead DataNode that holds them",
+                "bring back a dead DataNode that holds them"
+                if any(self._nodes.state(node) == "dead" for node in self._nodes.all())
+                else "dfs fsck / names the files: restore them from elsewhere",
             )
         if count.under_replicated:
             yield Finding(

@@ -33,7 +33,7 @@ export const ago = (ms) => `${duration(Math.max(0, (Date.now() - ms) / 1000))} a
 /** When something began, and how long ago that is. */
 export function since(ms) {
   const passed = Math.max(0, Date.now() - ms);
-  return `${passed < 20 * 3600000 ? clock(ms) : date(ms)} (for ${duration(passed / 1000)})`;
+  return `${passed < 20 * 3600000 ? clock(ms) : date(ms)} (${passed < 1000 ? "just now" : `for ${duration(passed / 1000)}`})`;
 }
 export const clock = (ms) => new Date(ms).toLocaleTimeString("en-GB");
 export function date(ms) {
