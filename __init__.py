@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .client.file_writer import FileWriter
     from .client.filesystem import FileSystem as AsyncFileSystem
     from .client.sync import FileSystem
-    from .client.trees import TransferReport
+    from .client.transfers import TransferReport
     from .common import errors
     from .common.config import ClientConfig
     from .common.errors import DfsError

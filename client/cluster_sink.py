@@ -97,7 +97,7 @@ class ClusterSink:
             await self._flush_nodes()
 
     async def file(self, local: Path, root: Node, digests: bytes, length: int) -> bool:
-        if await self.has(root.cid.multihash):
+        if (await self._have([root.cid.multihash], adopt=True))[0] == 2:
             return True
         try:
             descriptor = os.open(local, os.O_RDONLY | os.O_CLOEXEC)
@@ -131,9 +131,10 @@ class ClusterSink:
         """Whether a block is held with all below it; it stays so while the add goes on."""
         return (await self._have([key]))[0] == 2
 
-    async def _have(self, keys: list[bytes]) -> list[int]:
+    async def _have(self, keys: list[bytes], *, adopt: bool = False) -> list[int]:
         answer: HadContents = await self._session.namenode.call(
-            "have_contents", HaveContents(holder=self._session.holder, multihashes=keys)
+            "have_contents",
+            HaveContents(holder=self._session.holder, multihashes=keys, adopt=adopt),
         )
         return answer.have
 

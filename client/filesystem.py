@@ -71,6 +71,7 @@ from . import trees
 from .batcher import SmallFile, SmallReader, SmallWriter
 from .content_api import ContentApi
 from .dag_nodes import chunk_digests
+from .dedup import Dedup
 from .download import get_file
 from .file_reader import FileReader
 from .file_writer import FileWriter
@@ -78,7 +79,7 @@ from .globs import glob
 from .requests import one_request
 from .session import LocalWriters, Session
 from .stream_put import StreamAppend, StreamPut
-from .trees import TransferReport
+from .transfers import TransferReport
 from .upload import Progress, upload
 
 FOLLOW_PAUSE_S = 0.5
@@ -384,8 +385,12 @@ class FileSystem:
         replication: int | None = None,
         block_size: int | None = None,
         progress: Progress | None = None,
+        dedup: bool = False,
     ) -> TransferReport:
-        """Put a local directory as *path*, with modes and times. See `TransferReport.errors` for what failed."""
+        """Put a local directory as *path*, with modes and times. See `TransferReport.errors` for what failed.
+
+        *dedup*: files whose bytes the cluster has are linked, not sent.
+        """
         return await trees.put_tree(
             self._session,
             self._small_writer,
@@ -396,6 +401,7 @@ class FileSystem:
             replication=replication or self.config.replication or None,
             block_size=block_size or self.config.block_bytes or None,
             progress=progress,
+            dedup=Dedup(self.content) if dedup else None,
         )
 
     @one_request

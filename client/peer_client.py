@@ -52,7 +52,7 @@ class PeerClient:
     def _failed(self, error: Exception) -> Unavailable:
         self._connection.close()
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        return Unavailable(f"can't reach the peer at {self.url}: {reason}")
+        return Unavailable(f"can't reach the peer at {self.url}: {reason}; --peer names another")
 
     def _answer(self) -> http.client.HTTPResponse:
         """The response; the error that it carries is raised."""

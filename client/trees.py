@@ -7,7 +7,7 @@ import contextlib
 import os
 import stat as stat_bits
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..common.checksum import CHUNK_BYTES
@@ -29,21 +29,11 @@ from ..common.paths import check_name, shown
 from .batcher import BATCH_BYTES, BATCH_FILES, SmallFile, SmallWriter
 from .download import get_file, local_error, publish
 from .session import Session
+from .transfers import Known, LocalFile, TransferReport, link_known, named
 from .upload import Progress, upload
 
 GROUPS_IN_FLIGHT = 4
 LARGE_IN_FLIGHT = 2
-
-
-@dataclass(slots=True)
-class TransferReport:
-    """What moving a tree came to. *errors* are (path, why) of what was left out."""
-
-    files: int = 0
-    directories: int = 0
-    bytes: int = 0
-    skipped: int = 0
-    errors: list[tuple[str, DfsError]] = field(default_factory=list)
 
 
 def mode_of(found: os.stat_result) -> int:
@@ -96,17 +86,6 @@ def read_exactly(descriptor: int, offset: int, size: int, name: Path) -> bytes:
 # --- putting a tree ----------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
-class _Local:
-    """A file found on the local disk."""
-
-    local: Path
-    remote: str
-    size: int
-    mode: int
-    mtime_ms: int
-
-
 async def put_tree(
     session: Session,
     small: SmallWriter,
@@ -118,10 +97,12 @@ async def put_tree(
     replication: int | None = None,
     block_size: int | None = None,
     progress: Progress | None = None,
+    dedup: Known | None = None,
 ) -> TransferReport:
     """Put the directory *local* as *remote*, with modes and times.
 
-    With *resume*, files that are there with the same length and time are left alone. One file's failure does not stop the others.
+    With *resume*, files that are there with the same length and time are left alone. With *dedup*, files whose bytes the cluster
+    has, or another file of the tree has, are linked and not sent. One file's failure does not stop the others.
     """
     report = TransferReport()
     directories, files = await session.run(_scan_local, local, remote, report)
@@ -133,7 +114,7 @@ async def put_tree(
     groups = asyncio.Semaphore(GROUPS_IN_FLIGHT)
     larges = asyncio.Semaphore(LARGE_IN_FLIGHT)
 
-    def entry(found: _Local) -> PutFile:
+    def entry(found: LocalFile) -> PutFile:
         return PutFile(
             path=found.remote,
             mode=found.mode,
@@ -144,7 +125,7 @@ async def put_tree(
             mtime_ms=found.mtime_ms,
         )
 
-    async def put_small(group: list[_Local]) -> None:
+    async def put_small(group: list[LocalFile]) -> None:
         async with groups:
             loaded, failed = await session.run(_load, group)
             report.errors += failed
@@ -160,7 +141,7 @@ async def put_tree(
             if progress is not None:
                 progress(sum(len(data) for _, data in loaded))
 
-    async def put_large(found: _Local) -> None:
+    async def put_large(found: LocalFile) -> None:
         async with larges:
             try:
                 await put_file(session, small, found.local, entry(found), progress)
@@ -169,21 +150,31 @@ async def put_tree(
             except DfsError as error:
                 report.errors.append((str(found.local), error))
 
-    async with asyncio.TaskGroup() as tasks:
-        for group in _grouped([f for f in files if f.size <= limit]):
-            tasks.create_task(put_small(group))
-        for found in files:
-            if found.size > limit:
-                tasks.create_task(put_large(found))
+    async def send(files: list[LocalFile]) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            for group in _grouped([f for f in files if f.size <= limit]):
+                tasks.create_task(put_small(group))
+            for found in files:
+                if found.size > limit:
+                    tasks.create_task(put_large(found))
+
+    if dedup is None:
+        await send(files)
+    else:
+        waiting = await named(dedup, files, report)
+        while waiting:
+            fresh, waiting = await link_known(dedup, waiting, entry, report, progress)
+            await send(fresh)
+            dedup.look_again()
     await _date_directories(session, directories, report)
     return report
 
 
 def _scan_local(
     local: Path, remote: str, report: TransferReport
-) -> tuple[list[tuple[str, os.stat_result]], list[_Local]]:
+) -> tuple[list[tuple[str, os.stat_result]], list[LocalFile]]:
     directories: list[tuple[str, os.stat_result]] = []
-    files: list[_Local] = []
+    files: list[LocalFile] = []
     waiting: list[tuple[Path, str]] = [(local, remote.rstrip("/"))]
     while waiting:
         folder, target = waiting.pop()
@@ -206,7 +197,7 @@ def _scan_local(
                     raise InvalidPath(f"{shown(found.path)} is no regular file; it is left out")
                 facts = found.stat()
                 files.append(
-                    _Local(
+                    LocalFile(
                         Path(found.path),
                         path,
                         facts.st_size,
@@ -256,9 +247,9 @@ async def _date_directories(
 
 
 async def _not_there_yet(
-    session: Session, files: list[_Local], report: TransferReport
-) -> list[_Local]:
-    left: list[_Local] = []
+    session: Session, files: list[LocalFile], report: TransferReport
+) -> list[LocalFile]:
+    left: list[LocalFile] = []
     for start in range(0, len(files), 500):
         part = files[start : start + 500]
         answer: StatusList = await session.namenode.call(
@@ -278,8 +269,8 @@ async def _not_there_yet(
     return left
 
 
-def _grouped(files: list[_Local]) -> list[list[_Local]]:
-    groups: list[list[_Local]] = []
+def _grouped(files: list[LocalFile]) -> list[list[LocalFile]]:
+    groups: list[list[LocalFile]] = []
     size = BATCH_BYTES + 1
     for found in files:
         size += found.size
@@ -291,9 +282,9 @@ def _grouped(files: list[_Local]) -> list[list[_Local]]:
 
 
 def _load(
-    group: list[_Local],
-) -> tuple[list[tuple[_Local, bytes]], list[tuple[str, DfsError]]]:
-    loaded: list[tuple[_Local, bytes]] = []
+    group: list[LocalFile],
+) -> tuple[list[tuple[LocalFile, bytes]], list[tuple[str, DfsError]]]:
+    loaded: list[tuple[LocalFile, bytes]] = []
     failed: list[tuple[str, DfsError]] = []
     for found in group:
         try:

@@ -136,10 +136,14 @@ class EndAdd(Struct, frozen=True, kw_only=True):
 
 
 class HaveContents(Struct, frozen=True, kw_only=True):
-    """Which are held, with all below them; those are touched, so that they stay while the add goes on."""
+    """Which are held, with all below them; those are touched, so that they stay while the add goes on.
+
+    *adopt*: files with paths among them are held for themselves from now on, by metadata.
+    """
 
     holder: Holder
     multihashes: Annotated[list[Multihash], msgspec.Meta(max_length=MAX_BATCH)]
+    adopt: bool = False
 
 
 class HadContents(Struct, frozen=True, kw_only=True):

@@ -59,6 +59,10 @@ def have(tx: Transaction, caller: Caller, request: HaveContents, *, now_ms: int)
         "UPDATE contents SET touched_ms = ? WHERE content_id = ?",
         [(now_ms, row.content_id) for row in rows.values()],
     )
+    if request.adopt:
+        for known in list(rows.values()):
+            if not known.complete and dags.adopt(tx, known):
+                rows[known.multihash] = known._replace(leaves=1, complete=1)
     return HadContents(
         have=[
             0 if (row := rows.get(key)) is None else 1 + row.complete for key in request.multihashes

@@ -432,7 +432,7 @@ def gc_command(shell: Shell, grace_s: float, dry_run: bool, as_json: bool) -> No
                 if dry_run:
                     verb = "would collect" if shell.on_peer else "would collect, in a first step"
                 there = "are there" if dry_run else "are held"
-                print(f"{verb} {blocks} blocks, {human(size)}; {left.blocks} {there}")
+                print(f"{verb} {blocks} blocks, {human(size)} bytes; {left.blocks} {there}")
 
     with_content(shell, work)
 

@@ -129,7 +129,7 @@ def put_command(
         if local.is_dir():
             if not recursive:
                 raise Refused("Is a directory; give -r to store it")
-            await _put_directory(shell, fs, local, goal, force, resume, options, as_json)
+            await _put_directory(shell, fs, local, goal, force, resume, options, dedup, as_json)
             return
         if not local.exists():
             raise PathNotFound(source)
@@ -210,6 +210,7 @@ async def _put_directory(
     force: bool,
     resume: bool,
     options: dict[str, int | None],
+    dedup: bool,
     as_json: bool,
 ) -> None:
     if not force and not resume and await fs.exists(goal):
@@ -217,7 +218,7 @@ async def _put_directory(
     progress = ProgressLine(local.name)
     try:
         report = await fs.put_tree(
-            local, goal, overwrite=force, resume=resume, progress=progress, **options
+            local, goal, overwrite=force, resume=resume, progress=progress, dedup=dedup, **options
         )
     finally:
         progress.close()

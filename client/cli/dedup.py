@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ...common.errors import BlockNotFound
-from ...common.ipld.layout import TWINFS
-from ..importer import Importer, NoSink
+from ...common.messages import PutFile
+from ..dedup import Dedup
 from ..trees import mode_of
 
 
@@ -16,21 +15,16 @@ async def put_known(
 ) -> Any:
     """The status of *goal*, made of blocks that are there; None if the cluster does not have the file's bytes as one file."""
     facts = local.stat()
-    node = await Importer(TWINFS, NoSink()).path(local, "")
-    if node.filesize != facts.st_size:
+    dedup = Dedup(fs.content)
+    cid, length = await dedup.cid_of(local)
+    if length != facts.st_size:
         return None
-    blocks = await fs.content.same_file(node.cid, node.filesize)
-    if blocks is None:
-        return None
-    try:
-        return await fs.content.link_blocks(
-            blocks,
-            goal,
-            overwrite=overwrite,
-            create_parents=False,
-            replication=replication,
-            mode=mode_of(facts),
-            mtime_ms=facts.st_mtime_ns // 1_000_000,
-        )
-    except BlockNotFound:
-        return None  # it went in the meantime
+    file = PutFile(
+        path=goal,
+        overwrite=overwrite,
+        create_parents=False,
+        replication=replication,
+        mode=mode_of(facts),
+        mtime_ms=facts.st_mtime_ns // 1_000_000,
+    )
+    return await dedup.link(cid, length, file)

@@ -25,8 +25,9 @@ from twinfs.common.ipld.cid import DAG_PB, RAW, Cid
 from twinfs.common.ipld.dag_pb import PBLink
 from twinfs.common.ipld.layout import PROFILES, TWINFS
 from twinfs.common.ipld.unixfs import Kind, UnixFs
+from twinfs.common.model import FileBlocks
 
-from ..support.cluster import Cluster, running, wait_until
+from ..support.cluster import Cluster, eventually, running, wait_until
 from ..unit.common.ipld.contents import content, repeated
 from ..unit.common.ipld.test_golden import CIDS
 from .commands import MIB, Dfs
@@ -196,6 +197,57 @@ def test_add_and_get_a_tree(dfs: Dfs) -> None:
     assert "no entry" in dfs.fails("cat", f"{root}/absent")
     streamed = dfs.run("add", "-Q", "-", stdin=LARGE)
     assert streamed.raw.decode().strip() == lines[0].split()[1]
+
+
+async def test_files_with_paths_are_not_stored_again(fs: FileSystem, dfs: Dfs) -> None:
+    """`put -r --dedup` and `add`, of what the cluster has by path and of what a tree has twice."""
+    data, other = random.Random(15).randbytes(3 * MIB + 5), random.Random(16).randbytes(2 * MIB)
+    tree = dfs.folder / "twins"
+    (tree / "sub").mkdir(parents=True)
+    for name, what in (("a", data), ("sub/b", data), ("c", other), ("sub/d", other)):
+        (tree / name).write_bytes(what)
+    for name in ("small", "sub/small", "none"):
+        (tree / name).write_bytes(b"few bytes" if name != "none" else b"")
+    (dfs.folder / "a").write_bytes(data)
+
+    def kept(found: FileBlocks) -> list[int]:
+        return [located.block.block_id for located in found.blocks]
+
+    await asyncio.to_thread(dfs, "put", "a", "/by-path")
+    (facts,) = await asyncio.to_thread(dfs.json, "put", "-r", "--dedup", "twins", "/twins")
+    assert facts["files"] == 7 and facts["errors"] == []
+    assert facts["bytes"] == 2 * len(data) + 2 * len(other) + 18
+    blocks = {
+        name: kept(await fs.locate(f"/{name}"))
+        for name in ("by-path", "twins/a", "twins/sub/b", "twins/c", "twins/sub/d")
+    }
+    assert blocks["by-path"] == blocks["twins/a"] == blocks["twins/sub/b"]
+    assert blocks["twins/c"] == blocks["twins/sub/d"] != blocks["by-path"]
+    assert kept(await fs.locate("/twins/small")) == kept(await fs.locate("/twins/sub/small"))
+    await asyncio.to_thread(dfs, "get", "-r", "/twins", "twins.back")
+    for name in ("a", "sub/b", "c", "sub/d", "small", "none"):
+        assert (dfs.folder / "twins.back" / name).read_bytes() == (tree / name).read_bytes()
+
+    # Content of the same bytes: held for itself, when the paths go.
+    before = (await fs.report()).blocks
+    root = (await asyncio.to_thread(dfs, "add", "-rQ", "twins")).strip()
+    alone = (await asyncio.to_thread(dfs, "add", "-Q", "a")).strip()
+    assert (await fs.report()).blocks <= before + 4  # two folders, and small files
+    for path in ("/by-path", "/twins"):
+        await fs.delete(path, recursive=True)
+    await fs.content.unpin(Cid.parse(alone))
+    async for _ in fs.content.collect():
+        pass
+    assert (await asyncio.to_thread(dfs.run, "cat", f"{root}/sub/b")).raw == data
+    assert "0 bad" in await asyncio.to_thread(dfs, "verify", root)
+    await fs.content.unpin(Cid.parse(root))
+    async for _ in fs.content.collect():
+        pass
+
+    async def gone() -> bool:
+        return (await fs.report()).blocks < before
+
+    await eventually(gone, "the blocks that nothing refers to are gone")
 
 
 async def test_the_same_content_is_stored_once(fs: FileSystem, dfs: Dfs) -> None:
