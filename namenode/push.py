@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 BATCH: Final = 100
 WAIT_S: Final = 10.0
 GATHER_S: Final = 0.02
+SAID_EVERY: Final = 50  # failures in a row between two lines of the log
 COMMIT_S: Final = 5.0  # how often the offset of a target that nothing matches is written down
 
 
@@ -151,6 +152,13 @@ class Pusher:
             except Refused as refused:
                 failures += 1
                 self._outcomes.add("refused")
+                if failures == 1 or failures % SAID_EVERY == 0:
+                    log.warning(
+                        "%s did not take events (attempt %d): %s",
+                        self.group,
+                        failures,
+                        refused.reason,
+                    )
                 if self._letters is not None:
                     await self._letters.noted(failures, refused.reason)
                 final = refused.poison or (

@@ -76,14 +76,22 @@ class NatsSink:
         self._cluster_id = cluster_id
         self._client: Any = None
         self._stream: Any = None
+        self._cause = ""  # of what went wrong last
+
+    async def _note(self, error: Exception) -> None:
+        """What the client says beside; whoever sends hears of it."""
+        self._cause = f" ({type(error).__name__}: {str(error)[:200]})"
 
     async def _connect(self) -> None:
         nats = importlib.import_module("nats")
         self._client = await nats.connect(
             servers=[f"nats://{server}" for server in self._place.servers.split(",")],
             allow_reconnect=False,
+            # A server that is away is told of and tried again by whoever sends, and not for minutes in here.
+            max_reconnect_attempts=1,
+            reconnect_time_wait=0.1,
             connect_timeout=TIMEOUT_S,
-            error_cb=_quiet,
+            error_cb=self._note,
         )
         self._stream = self._client.jetstream(timeout=TIMEOUT_S)
         errors = importlib.import_module("nats.js.errors")
@@ -108,16 +116,13 @@ class NatsSink:
                 )
         except Exception as error:
             await self.close()
-            raise Refused(f"{type(error).__name__}: {str(error)[:200]}") from None
+            cause, self._cause = self._cause, ""
+            raise Refused(f"{type(error).__name__}: {str(error)[:200]}{cause}") from None
 
     async def close(self) -> None:
         client, self._client, self._stream = self._client, None, None
         if client is not None:
             await client.close()
-
-
-async def _quiet(error: Exception) -> None:
-    """Whoever sends hears of it, too."""
 
 
 class KafkaSink:
