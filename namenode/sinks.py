@@ -125,6 +125,23 @@ class NatsSink:
             await client.close()
 
 
+def waves(entries: Sequence[Entry]) -> list[list[Entry]]:
+    """*entries* in parts that name each path once at most, each path's in order.
+
+    A producer goes on with later records when an earlier one has failed in the end. So nothing about a path may be on its way while
+    something older about it is.
+    """
+    parts: list[list[Entry]] = []
+    seen: dict[str, int] = {}
+    for entry in entries:
+        number = seen.get(entry.event.path, 0)
+        seen[entry.event.path] = number + 1
+        if number == len(parts):
+            parts.append([])
+        parts[number].append(entry)
+    return parts
+
+
 class KafkaSink:
     """A Kafka topic, through aiokafka's idempotent producer."""
 
@@ -144,18 +161,19 @@ class KafkaSink:
                 )
                 self._producer = producer
                 await producer.start()
-            waiting = [
-                await self._producer.send(
-                    self._place.name,
-                    encoded,
-                    key=event.path.encode(),
-                    timestamp_ms=event.time_ms,
-                    headers=[("offset", str(event.offset).encode())],
-                )
-                for event, encoded in entries
-            ]
-            for record in waiting:
-                await record
+            for wave in waves(entries):
+                waiting = [
+                    await self._producer.send(
+                        self._place.name,
+                        encoded,
+                        key=event.path.encode(),
+                        timestamp_ms=event.time_ms,
+                        headers=[("offset", str(event.offset).encode())],
+                    )
+                    for event, encoded in wave
+                ]
+                for record in waiting:
+                    await record
         except Exception as error:
             await self.close()
             raise Refused(f"{type(error).__name__}: {str(error)[:200]}") from None
