@@ -82,8 +82,14 @@ class Volume:
         try:
             self.version = self._read_version()
             self.index = self._open_index()
-            self._sweep()
-            self.replicas, self.used_bytes = self.index.totals()
+            try:
+                self._settle()
+            except StoreDamaged:
+                # It opened, but can't be read to its end. The node starts nevertheless, with what is left.
+                self.renew_index()
+                if self.failure:
+                    raise StoreDamaged(f"the volume {path}: {self.failure}") from None
+                self._settle()
             self.cids = CidIndex(path / "cids.db", self.index)
         except BaseException:
             os.close(self._lock)
@@ -267,6 +273,10 @@ class Volume:
                 length += len(chunk)
         index.add([Replica(block_id, generation, length, False, bytes(digests))]).result()
         log.info("indexed %s again", path.name)
+
+    def _settle(self) -> None:
+        self._sweep()
+        self.replicas, self.used_bytes = self.index.totals()
 
     def _sweep(self) -> None:
         """Settle what was half-way when the process died.
