@@ -483,9 +483,14 @@ class FileWriter:
 
 
 def _with_base(target: TargetBlock, former: BlockBase | None, acked: int) -> TargetBlock:
-    """The new pipeline's nodes take what is acknowledged from survivors; if that is nothing, from the former base."""
+    """The new pipeline's nodes take what is acknowledged from survivors; if that is another block's, from that one.
+
+    *former* of this very block is that of an attempt that failed: its nodes may be dead, and those that are left are of a later
+    generation than it asks for.
+    """
     if acked == 0:
         return TargetBlock(block=target.block, nodes=target.nodes, base=None)
-    if former is not None and former.length == acked and former.block != target.block:
+    another = former is not None and former.block.block_id != target.block.block_id
+    if former is not None and another and former.length == acked:
         return TargetBlock(block=target.block, nodes=target.nodes, base=former)
     return target
