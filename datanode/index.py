@@ -92,7 +92,15 @@ class Index:
         self._sealed = False  # the writer's own: nothing is taken any more
         self._sums = PageSums(path)
         self._database = Database(path, sums=self._sums)
-        self._database.run(_prepare)
+        try:
+            self._database.run(_prepare)
+        except StoreTooNew:
+            # Or a disk has changed the number: the file's first page says which.
+            wrong = self._sums.check()
+            self.close()
+            if wrong:
+                raise StoreDamaged(f"the database {path} is damaged: {wrong}") from None
+            raise
         self.damaged: dict[int, int] = dict(self._rows("SELECT block_id, generation FROM damaged"))
 
     def _rows(self, statement: str, params: Sequence[object] = ()) -> list[Any]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from twinfs.common.checksum import digest_of
-from twinfs.common.errors import DfsError
+from twinfs.common.errors import DfsError, StoreTooNew
 from twinfs.common.model import BlockId, BlockRef, GenerationStamp
 from twinfs.common.transfer import SmallBlock
 from twinfs.datanode import quarantine
@@ -191,6 +192,24 @@ def test_a_volume_whose_index_can_not_be_read_to_its_end_starts(tmp_path: Path) 
         renewed += volume.replicas > 0 and any((folder / "quarantine").iterdir())
         volume.close()
     assert renewed > 0
+
+
+def test_a_flipped_bit_in_the_number_of_the_format_is_damage(tmp_path: Path) -> None:
+    """A DataNode refused to start, since its index seemed to be of a later version. One that really is stays refused."""
+    fill(tmp_path)
+    file = tmp_path / "index.db"
+    good = file.read_bytes()
+    file.write_bytes(good[:62] + bytes([good[62] ^ 0x80]) + good[63:])  # of the four at 60
+    volume = Volume(tmp_path, reserved_bytes=0)
+    assert volume.failure == ""
+    assert any((tmp_path / "quarantine").iterdir())
+    assert volume.replicas > 0
+    volume.close()
+    Path(f"{file}-sums").unlink()
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    with pytest.raises(StoreTooNew):
+        Volume(tmp_path, reserved_bytes=0)
 
 
 def test_a_replica_marked_damaged_stays_marked_until_it_is_replaced(tmp_path: Path) -> None:
