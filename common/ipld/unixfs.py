@@ -136,7 +136,9 @@ def _mtime(data: memoryview) -> tuple[int | None, int | None]:
             at = _skip(data, at, key & 7)
     if nanoseconds is not None and nanoseconds > 999_999_999:
         raise InvalidContent("a time has more nanoseconds than a second")
-    return seconds, nanoseconds
+    if seconds is None:
+        raise InvalidContent("a time has no seconds")
+    return seconds, nanoseconds or None
 
 
 def decode(data: bytes | memoryview | None) -> UnixFs:
@@ -184,7 +186,7 @@ def decode(data: bytes | memoryview | None) -> UnixFs:
         kind = Kind(numbers[1])
     except ValueError:
         raise InvalidContent(f"there is no UnixFS type {numbers[1]}") from None
-    if any(size >> 63 for size in (*blocksizes, numbers.get(3, 0))):
+    if any(number >> 63 for number in (*blocksizes, *numbers.values())):
         raise InvalidContent("a UnixFS size is larger than any file")
     return UnixFs(
         kind=kind,

@@ -133,6 +133,9 @@ def test_depth_bombs_and_lengths_that_lie(codec: int, data: bytes) -> None:
         b"\x08\x02\x18" + b"\xff" * 10 + b"\x01",
         b"\x08\x05\x30" + varint.encode(1 << 40),  # a shard without its hash type
         b"\x18\x01",  # no kind at all
+        b"\x08\x01\x42\x05\x15\x01\x00\x00\x00",  # a time without seconds
+        b"\x08\x01\x42\x07\x08\x01\x15\xff\xff\xff\xff",  # and one of too many nanoseconds
+        b"\x08\x01\x38" + b"\xff" * 9 + b"\x01",  # a mode of 64 bits
         b"",
     ],
 )
