@@ -151,6 +151,7 @@ class GroupWriter:
         self.operations = 0
         self.sizes = [0] * (len(GROUP_SIZES) + 1)  # groups by the bound that their size fits under
         self.sync_s = 0.0  # spent in making groups durable
+        self.last_sync_s = 0.0
         self.committing = 0  # the group whose effects readers may see
         self.durable = 0  # the group up to which everything is on the disk
         self._checkpointer = Checkpointer(path, sums)
@@ -351,6 +352,7 @@ class GroupWriter:
                 )
             took_s = elapsed_timer() - began_s
             self.sync_s += took_s
+            self.last_sync_s = took_s
             if took_s > SLOW_SYNC_S:
                 log.warning(
                     "slow disk: making %d operations durable in %s took %.2f s",

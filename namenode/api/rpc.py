@@ -170,7 +170,9 @@ class RpcApi:
     def _cause(self) -> str:
         """What holds calls up just now."""
         pressure = self._dispatcher.store.pressure()
-        return f"{pressure.queued} operations wait for the store, {self._metrics.in_flight} calls are open"
+        last_s = pressure.last_sync_s
+        disk = f"the disk took {last_s:.2f} s for the last commit, " if last_s >= 0.1 else ""
+        return f"{disk}{pressure.queued} operations wait for the store, {self._metrics.in_flight} calls are open"
 
     async def _body(self, request: web.Request) -> bytes:
         too_large = RequestTooLarge(f"the request is larger than {self._max_request_bytes} bytes")

@@ -115,6 +115,7 @@ class Pressure:
     reads_queued: int = 0
     cache_hits: int = 0
     cache_misses: int = 0
+    last_sync_s: float = 0.0  # of the last group
 
 
 class MetadataStore(Protocol):

@@ -297,6 +297,7 @@ class SqliteStore:
             self._reads.qsize(),
             sum(cache.hits for cache in caches),
             sum(cache.misses for cache in caches),
+            writer.last_sync_s,
         )
 
     # --- writing ---

@@ -15,6 +15,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from twinfs.client import sync
+from twinfs.common.config import ClientConfig
 from twinfs.common.errors import PathNotFound
 from twinfs.common.runtime import elapsed_timer
 
@@ -344,3 +345,48 @@ def test_a_slow_call_is_logged_with_its_request_and_cause(tmp_path: Path) -> Non
         assert "wait for the store" in entry["cause"]
         assert entry["duration_ms"] >= 0
         assert "secret-name" not in json.dumps(entries)
+
+
+def test_a_slow_disk_is_logged_with_what_it_held_up(tmp_path: Path) -> None:
+    """Each sync takes over a second: the NameNode, the volume's index and the write itself say so, under one request's id."""
+    plans = [tmp_path / "namenode-plan", tmp_path / "datanode-plan"]
+    rules = [
+        {"id": point, "point": point, "do": "delay", "delay_s": 1.2}
+        for point in ("database.sync", "replica.sync")
+    ]
+    for plan in plans:
+        plan.write_text('{"version": 1, "rules": []}')
+    options = ("--log-format", "json", "--slow-operation-s", "1.0", "--faults")
+    with running(
+        tmp_path / "c",
+        datanodes=1,
+        namenode_options=(*options, str(plans[0])),
+        datanode_options=(*options, str(plans[1])),
+    ) as slow:
+        for plan in plans:
+            plan.write_text(json.dumps({"version": 2, "rules": rules}))
+            taken = Path(f"{plan}.taken")
+            wait_until(lambda taken=taken: taken.read_text().strip() == "2", "the plan is taken")  # type: ignore[misc]
+        config = ClientConfig(namenode=slow.url, user="root", replication=1)
+        with sync.FileSystem(config) as fs:
+            fs.write_bytes("/secret-name", bytes(2 << 20))
+
+        def lines(server: Server) -> list[dict[str, Any]]:
+            return [json.loads(line) for line in server.log_text().splitlines()]
+
+        def told(server: Server, slow: str) -> list[dict[str, Any]]:
+            return [line for line in lines(server) if line.get("slow") == slow]
+
+        node = slow.datanodes[0]
+        wait_until(lambda: told(node, "stream") != [], "the slow write is logged")
+        wait_until(lambda: told(slow.namenode, "operation") != [], "the slow call is logged")
+        for server in (slow.namenode, node):
+            wait_until(lambda server=server: told(server, "disk") != [], "the disk is named")  # type: ignore[misc]
+            assert all(line["duration_ms"] >= 1000 for line in told(server, "disk"))
+            assert all(line["level"] == "WARNING" for line in told(server, "disk"))
+            assert "secret-name" not in server.log_text()
+        write = told(node, "stream")[0]
+        assert "disk" in write["cause"]
+        calls = {line["operation"]: line for line in told(slow.namenode, "operation")}
+        assert calls["put_files"]["request_id"] == write["request_id"]
+        assert re.search(r"the disk took 1\.[2-9]\d s", calls["put_files"]["cause"])
