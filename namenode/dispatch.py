@@ -95,6 +95,7 @@ class Dispatcher:
         self._supergroup = config.supergroup
         self._callers: dict[tuple[str, str], tuple[float, Caller]] = {}
         self._rules = WriteRules.of(config)
+        self._grouping = {"restricted": config.event_readers == "superusers"}
         self._reads: dict[str, Read] = self._read_table()
         self._writes: dict[str, Write] = self._write_table()
         self.specials: dict[str, Special] = {}
@@ -190,8 +191,8 @@ class Dispatcher:
             "remove_acl_entries": plain(access.remove_acl_entries),
             "remove_acl": plain(access.remove_acl),
             "renew_lease": plain(leases.renew_lease),
-            "commit_offset": plain(groups.commit_offset),
-            "delete_group": plain(groups.delete_group),
+            "commit_offset": plain(groups.commit_offset, self._grouping),
+            "delete_group": plain(groups.delete_group, self._grouping),
             "add_webhook": plain(webhooks.add),
             "delete_webhook": plain(webhooks.delete),
             "pause_webhook": plain(webhooks.pause),
@@ -314,7 +315,10 @@ class Dispatcher:
     async def commit_offset(self, caller: Caller, request: CommitOffset) -> None:
         """For a consumer that follows the stream over a connection of its own."""
         now_ms = self._clock.wall_ms()
-        await self.store.run(lambda tx: groups.commit_offset(tx, caller, request, now_ms=now_ms))
+        more = self._grouping
+        await self.store.run(
+            lambda tx: groups.commit_offset(tx, caller, request, now_ms=now_ms, **more)
+        )
 
     def refused(self, caller: Caller, name: str, request: Any, error: BaseException) -> None:
         """To be called when a mutation given to `write_to` was refused."""

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from ..common.errors import InvalidRequest
+from ..common.errors import InvalidRequest, PermissionDenied
 from ..common.follow import MAX_GROUPS, CommitOffset, DeleteGroup
 from . import events
 from .permissions import Caller
 from .store.base import Transaction
+
+
+def _admit(caller: Caller, restricted: bool) -> None:
+    if restricted and not caller.superuser:
+        raise PermissionDenied("following events is for superusers here (event_readers)")
 
 
 def committed_offset(tx: Transaction, name: str) -> int:
@@ -31,7 +36,11 @@ def set_offset(tx: Transaction, name: str, offset: int, now_ms: int) -> None:
     )
 
 
-def commit_offset(tx: Transaction, caller: Caller, request: CommitOffset, *, now_ms: int) -> None:
+def commit_offset(
+    tx: Transaction, caller: Caller, request: CommitOffset, *, now_ms: int, restricted: bool = False
+) -> None:
+    """*restricted*: only superusers follow, and so only they have groups."""
+    _admit(caller, restricted)
     _, last = events.ends(tx)
     if request.offset > last:
         raise InvalidRequest(f"there is no event {request.offset} yet: the last one is {last}")
@@ -42,7 +51,10 @@ def commit_offset(tx: Transaction, caller: Caller, request: CommitOffset, *, now
     set_offset(tx, request.group, request.offset, now_ms)
 
 
-def delete_group(tx: Transaction, caller: Caller, request: DeleteGroup, *, now_ms: int) -> None:
+def delete_group(
+    tx: Transaction, caller: Caller, request: DeleteGroup, *, now_ms: int, restricted: bool = False
+) -> None:
+    _admit(caller, restricted)
     if tx.one("SELECT 1 FROM event_groups WHERE name = ?", (request.group,)) is None:
         raise InvalidRequest(f"there is no consumer group {request.group!r}")
     tx.execute("DELETE FROM event_groups WHERE name = ?", (request.group,))

@@ -321,8 +321,15 @@ def test_the_stream_can_be_for_superusers_alone(tmp_path: Path) -> None:
         for query in ("", "?group=x"):
             answer = ask(f"{strict.url}/v1/events{query}")
             assert (answer.status, answer.json()["code"]) == (403, "permission-denied")
-        for operation in ("events", "event_groups"):
-            answer = ask(f"{strict.url}/v1/{operation}", body={}, headers={"X-TwinFS-User": "bob"})
+        group = {"group": "theirs", "offset": 0}
+        for operation, body in (
+            ("events", {}),
+            ("event_groups", {}),
+            ("commit_offset", group),
+            ("delete_group", group),
+        ):
+            bob = {"X-TwinFS-User": "bob"}
+            answer = ask(f"{strict.url}/v1/{operation}", body=dict(body), headers=bob)
             assert (answer.status, answer.json()["code"]) == (403, "permission-denied")
         assert ask(f"{strict.url}/v1/events", headers={"X-TwinFS-User": "root"}).status == 200
         with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
