@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
 from ..common.checksum import CHUNK_BYTES
@@ -30,6 +31,7 @@ from ..common.ipld.cid import RAW, Cid
 from ..common.ipld.dag import Entity, Part
 from ..common.ipld.layout import Made
 from ..common.model import FileStatus, LocatedBlock
+from ..common.runtime import elapsed_timer
 from .batcher import SmallWriter
 from .checking import check_all, check_dag
 from .cids import CidMaker, Named
@@ -342,16 +344,19 @@ class ContentApi:
     async def collect(
         self, *, grace_s: float = 0.0, dry_run: bool = False
     ) -> AsyncIterator[Collected]:
-        """Collect what nothing holds, step by step; each step is one short transaction."""
+        """Collect what nothing holds, step by step; each step is one short transaction, and a pause as long as it took."""
         while True:
+            began_s = elapsed_timer()
             done: Collected = await self._session.namenode.call(
                 "collect", Collect(grace_s=grace_s, limit=COLLECT_STEP, dry_run=dry_run)
             )
             if not done.work:
                 return
+            took_s = elapsed_timer() - began_s
             yield done
             if dry_run:
                 return
+            await asyncio.sleep(min(took_s, 0.5))
 
     async def check(self, cid: Cid, *, deep: bool = True) -> tuple[int, list[str]]:
         """(CID blocks read and hashed, what is wrong) of a DAG, or of its root alone."""

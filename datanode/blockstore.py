@@ -43,6 +43,7 @@ from .volumes import Volume, choose_volume, storage_error
 from .writing import WritingReplica
 
 log = logging.getLogger(__name__)
+REMOVED_AT_ONCE = 128  # replicas, in one transaction: who writes has to wait for it
 
 
 class BlockStore:
@@ -471,7 +472,9 @@ class BlockStore:
                     by_volume.setdefault(number, []).append(stored)
         for number, replicas in by_volume.items():
             volume = self.volumes[number]
-            volume.remove([stored.block_id for stored in replicas])
+            ids = [stored.block_id for stored in replicas]
+            for start in range(0, len(ids), REMOVED_AT_ONCE):
+                volume.remove(ids[start : start + REMOVED_AT_ONCE])
             for stored in replicas:
                 if not stored.inline:
                     with contextlib.suppress(OSError):

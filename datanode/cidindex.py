@@ -80,6 +80,9 @@ class CidIndex:
         self._waiting = 0  # replicas in _changes
         self._lock = threading.Lock()  # of the writing connection
         self._read_lock = threading.Lock()
+        self._bulk_lock = (
+            threading.Lock()
+        )  # of a reader of its own: who asks for one block does not wait for hundreds
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._overflow = False
@@ -109,6 +112,7 @@ class CidIndex:
             # Until this process has ended well, what is missing has to be looked for.
             self._writer.execute("UPDATE state SET complete = 0")
             self._reader = connect(self._path, cache_kib=4096, read_only=True)
+            self._bulk_reader = connect(self._path, cache_kib=1024, read_only=True)
         except sqlite3.Error as error:
             self._writer.close()
             raise database_error(error, self._path) from error
@@ -156,8 +160,8 @@ class CidIndex:
             part = keys[start : start + KEYS_AT_ONCE]
             marks = ",".join("?" * len(part))
             try:
-                with self._read_lock:
-                    found += self._reader.execute(
+                with self._bulk_lock:
+                    found += self._bulk_reader.execute(
                         f"SELECT key, block_id FROM places WHERE key IN ({marks})", part
                     )
             except sqlite3.Error as error:
@@ -295,4 +299,5 @@ class CidIndex:
             if self._complete:
                 self._writer.execute("UPDATE state SET complete = 1")
         self._reader.close()
+        self._bulk_reader.close()
         self._writer.close()
