@@ -37,7 +37,7 @@ from .replicas import (
     report_writing,
     same_generation,
     take_back,
-    write_all,
+    write_files,
 )
 from .volumes import Volume, choose_volume, storage_error
 from .writing import WritingReplica
@@ -413,7 +413,7 @@ class BlockStore:
         data: list[tuple[int, bytes | memoryview]] = []
         files: list[tuple[Path, Path]] = []
         folders: set[Path] = set()
-        descriptors: list[int] = []
+        pieces: list[memoryview] = []
         offset = 0
         try:
             for item in items:
@@ -431,12 +431,8 @@ class BlockStore:
                 name = f"put_{item.block_id}_{item.generation}_{next(self._puts)}"
                 temporary = volume.path / "writing" / name
                 files.append((temporary, volume.final_path(item.block_id, item.generation)))
-                descriptors.append(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
-                write_all(descriptors[-1], piece)
-            if durable:
-                # Not one after the other with their writing: most of what one of them waits for is the same for all.
-                for descriptor in descriptors:
-                    disk.fdatasync(descriptor, "batch.sync")
+                pieces.append(piece)
+            write_files([temporary for temporary, _ in files], pieces, durable=durable)
             for temporary, final in files:
                 volume.make_folder(final)
                 disk.rename(temporary, final, "batch.rename")
@@ -450,9 +446,6 @@ class BlockStore:
                     temporary.unlink(missing_ok=True)
             volume.check()
             raise storage_error(error, "can't store small blocks") from None
-        finally:
-            for descriptor in descriptors:
-                os.close(descriptor)
         return [volume.add(records, data, names)]
 
     # --- deleting ---

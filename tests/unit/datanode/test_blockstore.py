@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import shutil
 import threading
 from collections.abc import Iterator
@@ -41,6 +42,30 @@ def test_a_writer_whose_replica_was_deleted_is_told_so(store: BlockStore) -> Non
     store.remove([BLOCK])
     with pytest.raises(StaleGeneration):
         replica.append(owner, 0, memoryview(b"x"), digest_of(b"x"))
+
+
+def test_a_batch_of_files_needs_few_descriptors(store: BlockStore) -> None:
+    """All of a batch were open at once: a thousand for one request, and a process may have no more by default."""
+    content = b"x" * 100
+    items = [
+        SmallBlock(
+            block_id=BlockId(number),
+            generation=GenerationStamp(1),
+            length=len(content),
+            digest=digest_of(content),
+        )
+        for number in range(1, 301)
+    ]
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    in_use = {int(name) for name in os.listdir("/proc/self/fd")}
+    free = [number for number in range(1_000) if number not in in_use]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free[100], limits[1]))
+    try:
+        for future in store.put_small(items, memoryview(content * len(items)), durable=True):
+            future.result()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert reported(store) == list(range(1, 301))
 
 
 def reported(store: BlockStore) -> list[int]:
