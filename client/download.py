@@ -9,10 +9,12 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..common import disk
 from ..common.checksum import CHUNK_BYTES
 from ..common.errors import PathExists, StorageError
 from ..common.model import LocatedBlock
 from . import swarm
+from .beside import beside
 from .session import Session
 from .upload import Progress
 
@@ -52,7 +54,7 @@ async def get_file(
             except OSError as error:
                 raise local_error(error, local) from None
             return
-    temporary = local.with_name(f".{local.name[:200]}.{os.getpid()}-{threading.get_ident()}.part")
+    temporary = beside(local, f".{os.getpid()}-{threading.get_ident()}.part")
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     except OSError as error:
@@ -104,9 +106,7 @@ def _fetch(
 ) -> None:
     def write(at: int, view: memoryview) -> None:
         try:
-            done = 0
-            while done < len(view):
-                done += os.pwrite(descriptor, view[done:], located.offset + at + done)
+            disk.write_all(descriptor, view, located.offset + at)
         except OSError as error:
             raise local_error(error, local) from None
         if progress is not None:

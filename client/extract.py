@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..common import disk
 from ..common.errors import DfsError, InvalidContent, PathExists, StorageError
 from ..common.ipld.cid import Cid
 from ..common.ipld.dag import MAX_TREE_DEPTH, Entity
@@ -122,7 +123,7 @@ class Extractor:
         try:
             try:
                 async for piece in self._reader.read(found):
-                    await asyncio.to_thread(_write_all, descriptor, piece)
+                    await asyncio.to_thread(disk.write_all, descriptor, piece)
                     self._progress(len(piece))
                     self.done.bytes += len(piece)
             finally:
@@ -143,12 +144,6 @@ def _exists(name: str, parent: int) -> bool:
     except FileNotFoundError:
         return False
     return True
-
-
-def _write_all(descriptor: int, data: bytes | memoryview) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
 
 
 def _local(error: OSError, name: str) -> StorageError:

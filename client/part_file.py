@@ -15,12 +15,14 @@ from pathlib import Path
 
 import msgspec
 
+from ..common import disk
 from ..common.checksum import CHUNK_BYTES, DIGEST_BYTES, chunk_count, digest_of
 from ..common.errors import InvalidRequest
 from ..common.model import LocatedBlock
+from .beside import beside
 
 SUFFIX = ".dfs-part"
-MAX_NAME = 200
+FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class PartFile:
@@ -28,7 +30,7 @@ class PartFile:
 
     def __init__(self, local: Path, blocks: Sequence[LocatedBlock]) -> None:
         """Open it, or begin it. BlockingIOError if another process is at it."""
-        self.path = local.with_name(f".{local.name[:MAX_NAME]}{SUFFIX}")
+        self.path = beside(local, SUFFIX)
         self._map_path = self.path.with_name(self.path.name + ".map")
         self._blocks = list(blocks)
         self._first: list[int] = []  # number of each block's first chunk
@@ -40,16 +42,29 @@ class PartFile:
         self.present = bytearray(self.chunks)
         self._lock = threading.Lock()
         self._closed = False
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        self.descriptor = os.open(self.path, flags, 0o600)
+        self.descriptor = self._own()
         self._map = -1
         try:
-            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._map = os.open(self._map_path, flags, 0o600)
+            self._map = os.open(self._map_path, FLAGS, 0o600)
             self._recall()
         except BaseException:
             self.close()
             raise
+
+    def _own(self) -> int:
+        """The locked file of that name."""
+        while True:
+            descriptor = os.open(self.path, FLAGS, 0o600)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # Another process may have finished between the two: then it is the goal itself, or nobody's, by now.
+                with contextlib.suppress(FileNotFoundError):
+                    if os.path.samestat(os.fstat(descriptor), os.lstat(self.path)):
+                        return descriptor
+            except BaseException:
+                os.close(descriptor)
+                raise
+            os.close(descriptor)
 
     def _recall(self) -> None:
         identity = digest_of(msgspec.msgpack.encode([located.block for located in self._blocks]))
@@ -61,7 +76,7 @@ class PartFile:
         os.ftruncate(self._map, 0)
         os.ftruncate(self.descriptor, 0)
         os.ftruncate(self.descriptor, self.length)
-        os.pwrite(self._map, identity, 0)
+        disk.write_all(self._map, identity, 0)
 
     def claimed(self, index: int) -> bool:
         """Whether the record says that anything of a block is there."""
@@ -110,22 +125,21 @@ class PartFile:
         located = self._blocks[index]
         if start % CHUNK_BYTES or len(chunk) != min(CHUNK_BYTES, located.block.length - start):
             raise InvalidRequest("only whole chunks are recorded")
-        number, done = start // CHUNK_BYTES, 0
+        number = start // CHUNK_BYTES
         # The kernel lets one writer of a file in at a time as well.
         with self._lock:
             if self._closed:
                 raise InvalidRequest("the file is closed")
             if self.present[self._first[index] + number]:
                 return False
-            while done < len(chunk):
-                done += os.pwrite(self.descriptor, chunk[done:], located.offset + start + done)
+            disk.write_all(self.descriptor, chunk, located.offset + start)
             self._mark(index, number, 1)
         return True
 
     def _mark(self, index: int, number: int, mark: int) -> None:
         place = self._first[index] + number
         self.present[place] = mark
-        os.pwrite(self._map, bytes((mark,)), DIGEST_BYTES + place)
+        disk.write_all(self._map, bytes((mark,)), DIGEST_BYTES + place)
 
     def remove_record(self) -> None:
         """After the file has its name."""

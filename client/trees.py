@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..common import disk
 from ..common.checksum import CHUNK_BYTES
 from ..common.codec import error_of
 from ..common.errors import BlockUnavailable, DfsError, InvalidPath, StorageError
@@ -27,6 +28,7 @@ from ..common.messages import (
 from ..common.model import FileStatus, LocatedBlock
 from ..common.paths import check_name, shown
 from .batcher import BATCH_BYTES, BATCH_FILES, SmallFile, SmallWriter
+from .beside import beside
 from .download import get_file, local_error, publish
 from .session import Session
 from .transfers import Known, LocalFile, TransferReport, link_known, named
@@ -505,13 +507,13 @@ def _read_whole(session: Session, found: _Remote) -> bytes:
 
 def _write_small(found: _Remote, content: bytes, *, overwrite: bool) -> None:
     local = found.local
-    temporary = local.with_name(f".{local.name[:200]}.{os.getpid()}.part")
+    temporary = beside(local, f".{os.getpid()}.part")
     descriptor = os.open(
         temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
     )
     try:
         try:
-            os.write(descriptor, content)
+            disk.write_all(descriptor, content)
             publish(
                 descriptor,
                 temporary,

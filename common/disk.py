@@ -223,3 +223,19 @@ def writing(descriptor: int, offset: int) -> None:
     if _faults is not None:
         _faults.before("disk.write", descriptor)
         _faults.wrote(descriptor, offset)
+
+
+def write_all(descriptor: int, data: bytes | memoryview, offset: int | None = None) -> None:
+    """Write all of *data* at *offset*, or where the file is. OSError.
+
+    A disk that becomes full takes a part and says nothing; only who asks it to take the rest hears of it.
+    """
+    writing(descriptor, offset or 0)
+    view = memoryview(data)
+    while view:
+        if offset is None:
+            done = os.write(descriptor, view)
+        else:
+            done = os.pwrite(descriptor, view, offset)
+            offset += done
+        view = view[done:]

@@ -167,8 +167,7 @@ class PageSums:
         record = self._record(kind, sorted(pages))
         descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            disk.writing(descriptor, self._size_bytes)
-            os.pwrite(descriptor, record, self._size_bytes)
+            disk.write_all(descriptor, record, self._size_bytes)
             if durable:
                 disk.fdatasync(descriptor, "sums.sync")
         finally:
@@ -181,8 +180,7 @@ class PageSums:
         temporary = Path(f"{self.path}.new")
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
-            disk.writing(descriptor, 0)
-            os.pwrite(descriptor, record, 0)
+            disk.write_all(descriptor, record, 0)
             disk.fdatasync(descriptor, "sums.sync")
         finally:
             os.close(descriptor)

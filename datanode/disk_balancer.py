@@ -17,7 +17,6 @@ from ..common.runtime import Clock
 from .blockstore import BlockStore
 from .index import Replica
 from .pacing import Pace
-from .replicas import write_all
 from .volumes import Volume, storage_error
 
 log = logging.getLogger(__name__)
@@ -98,7 +97,7 @@ def _copy_file(
                 if digest_of(chunk) != wanted:
                     raise ChecksumMismatch(f"the replica of block {replica.block_id} is damaged")
                 pace(len(chunk))
-                write_all(new.fileno(), memoryview(chunk))
+                disk.write_all(new.fileno(), chunk)
             disk.fsync(new.fileno(), "move.sync")
         target.make_folder(final)
         disk.rename(temporary, final, "move.rename")

@@ -69,7 +69,7 @@ def write_files(paths: Sequence[Path], contents: Sequence[memoryview], *, durabl
             part = slice(start, start + OPEN_AT_ONCE)
             for path, content in zip(paths[part], contents[part], strict=True):
                 descriptors.append(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
-                write_all(descriptors[-1], content)
+                disk.write_all(descriptors[-1], content)
             if durable:
                 # Not one after the other with their writing: most of what one of them waits for is the same for all.
                 for descriptor in descriptors:
@@ -77,13 +77,6 @@ def write_files(paths: Sequence[Path], contents: Sequence[memoryview], *, durabl
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
-
-
-def write_all(descriptor: int, data: memoryview) -> None:
-    disk.writing(descriptor, 0)
-    done = 0
-    while done < len(data):
-        done += os.write(descriptor, data[done:])
 
 
 def copy_prefix(source: os.PathLike[str], target: os.PathLike[str], length: int) -> None:
@@ -127,7 +120,7 @@ def take_back(replica: WritingReplica, stored: Replica) -> None:
     try:
         if stored.inline:
             with path.open("wb", buffering=0) as file:
-                write_all(file.fileno(), memoryview(volume.index.data(stored.block_id) or b""))
+                disk.write_all(file.fileno(), memoryview(volume.index.data(stored.block_id) or b""))
                 disk.fdatasync(file.fileno(), "reopen.sync")
         else:
             disk.rename(final, path, "reopen.rename")

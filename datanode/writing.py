@@ -90,10 +90,7 @@ class WritingReplica:
             self._require_owner(owner)
             assert self._hasher is not None
             try:
-                disk.writing(self.descriptor, offset)
-                done = 0
-                while done < len(payload):
-                    done += os.pwrite(self.descriptor, payload[done:], offset + done)
+                disk.write_all(self.descriptor, payload, offset)
             except OSError as error:
                 raise storage_error(error, f"can't write {self.path.name}") from None
             if len(payload) == CHUNK_BYTES:

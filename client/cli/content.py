@@ -22,6 +22,7 @@ from ...common.errors import (
     exit_code,
 )
 from ...common.model import FileStatus
+from ..beside import beside
 from ..globs import has_magic
 from .progress import ProgressLine
 from .references import are_references, fetching, put_known
@@ -517,7 +518,7 @@ def getmerge_command(shell: Shell, paths: tuple[str, ...], newline: bool, force:
         if last == "-":
             await merge(fs, write_out)
             return
-        temporary = goal.with_name(f".{goal.name[:200]}.{os.getpid()}.part")
+        temporary = beside(goal, f".{os.getpid()}.part")
         try:
             with temporary.open("wb") as file:
                 await merge(fs, file.write)

@@ -115,7 +115,7 @@ class Partial:
         if len(data) != self.slots[number][1]:
             raise InvalidRequest("the leaf has another length than its node says")
         try:
-            os.pwrite(self._descriptor, data, number * CHUNK_BYTES)
+            disk.write_all(self._descriptor, data, number * CHUNK_BYTES)
             with self._lock:
                 self._unflushed += len(data)
                 flush = self._unflushed >= FLUSH_BYTES
@@ -123,7 +123,7 @@ class Partial:
                     self._unflushed = 0
             if flush:
                 disk.fdatasync(self._descriptor, "fetch.sync")  # so that the last one is short
-            os.pwrite(self._map, b"\x01", number)
+            disk.write_all(self._map, b"\x01", number)
         except OSError as error:
             self.volume.check()
             raise storage_error(error, "can't write what was fetched") from None
@@ -170,7 +170,7 @@ def write_file(path: Path, data: bytes, mode: int = 0o600) -> None:
     temporary = path.with_name(f".{path.name}.new")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
     try:
-        os.write(descriptor, data)
+        disk.write_all(descriptor, data)
         disk.fdatasync(descriptor, "peer.sync")
     finally:
         os.close(descriptor)

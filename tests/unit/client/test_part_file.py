@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import random
 from pathlib import Path
 
@@ -116,3 +117,28 @@ def test_only_whole_chunks_are_taken(tmp_path: Path) -> None:
         with pytest.raises(InvalidRequest):
             part.put(0, start, memoryview(data))
     part.close()
+
+
+def test_a_file_that_another_process_has_just_finished_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was opened under its old name and locked when the other had let go of it: then it was emptied, under its new name."""
+    goal = tmp_path / "file"
+    first = PartFile(goal, blocks())
+    real = fcntl.flock
+
+    def finish_and_lock(descriptor: int, how: int) -> None:
+        if not goal.exists():
+            for block, length in enumerate(LENGTHS):
+                for start in range(0, length, CHUNK_BYTES):
+                    put(first, block, start)
+            first.path.replace(goal)
+            first.remove_record()
+            first.close()
+        real(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", finish_and_lock)
+    second = PartFile(goal, blocks())
+    assert goal.read_bytes() == DATA
+    assert not second.path.samefile(goal) and second.missing(1, 8) == [(0, LENGTHS[1])]
+    second.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import errno
 import os
+import resource
 import signal
 import sqlite3
 import subprocess
@@ -356,3 +357,23 @@ def test_a_clock_set_wrong_never_goes_back() -> None:
     assert clock.monotonic_s() == 20
     true.advance(1)
     assert clock.monotonic_s() == 21
+
+
+@pytest.mark.parametrize("offset", [None, 100])
+def test_a_write_that_the_disk_takes_a_part_of_does_not_count(
+    tmp_path: Path, offset: int | None
+) -> None:
+    """A disk that is nearly full takes what fits, and says nothing: files fetched to one were cut short."""
+    content = bytes(range(256)) * 1_000
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with (tmp_path / "file").open("wb", buffering=0) as file:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+        try:
+            assert os.pwrite(file.fileno(), content, 0) == 100_000  # this is what it does
+            with pytest.raises(OSError, match="too large"):
+                disk.write_all(file.fileno(), content, offset)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        os.lseek(file.fileno(), 0, os.SEEK_SET)
+        disk.write_all(file.fileno(), content, offset)
+    assert (tmp_path / "file").read_bytes()[offset or 0 :] == content

@@ -57,7 +57,7 @@ def test_a_batch_of_files_needs_few_descriptors(store: BlockStore) -> None:
         for number in range(1, 301)
     ]
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    in_use = {int(name) for name in os.listdir("/proc/self/fd")}
+    in_use = {int(path.name) for path in Path("/proc/self/fd").iterdir()}
     free = [number for number in range(1_000) if number not in in_use]
     resource.setrlimit(resource.RLIMIT_NOFILE, (free[100], limits[1]))
     try:
