@@ -56,7 +56,6 @@ async def car_blocks(
     except Unsupported:
         return
     if entity.kind == Kind.HAMT_SHARD:
-        passed: list[tuple[Cid, Block]] = []
         listing = dag.entries(entity)
         wish = next(listing, None)
         while wish is not None:
@@ -67,7 +66,6 @@ async def car_blocks(
                 wish = listing.send(block)
             except StopIteration:
                 return
-        del passed
         return
     if entity.kind not in (Kind.FILE, Kind.RAW) or entity.node is None:
         return
