@@ -12,13 +12,24 @@ from typing import Literal
 import msgspec
 
 from ..common.errors import NotEnoughDataNodes
-from ..common.messages import AdminState, Command, Heartbeat, NodeReport, VolumeReport
+from ..common.messages import (
+    AdminState,
+    BalanceDisks,
+    Command,
+    Heartbeat,
+    ManageVolume,
+    NodeReport,
+    ScrubVolumes,
+    VolumeReport,
+)
 from ..common.model import NodeAddress, NodeId
 from ..common.runtime import Clock
 from .placement import Candidate, Standing, choose_targets
 
 State = Literal["live", "stale", "dead"]
 MAX_QUEUED_COMMANDS = 10_000
+# Operators' orders, which nobody gives again. What is to be copied or deleted is found anew when a node comes back.
+LASTING = (BalanceDisks, ManageVolume, ScrubVolumes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +130,14 @@ class DataNodes:
         version: str,
         volumes: list[VolumeReport],
     ) -> DataNode:
+        former = self._nodes.get(node_id)
         self.expect(node_id, uuid, address)
         node = self._nodes[node_id]
+        if former is not None:
+            given = [
+                command for _, commands in sorted(former.given.items()) for command in commands
+            ]
+            node.commands.extend(c for c in (*given, *former.commands) if isinstance(c, LASTING))
         node.version, node.volumes = version, volumes
         node.last_s = self._clock.monotonic_s()
         return node

@@ -7,7 +7,13 @@ import random
 import pytest
 
 from twinfs.common.errors import NotEnoughDataNodes
-from twinfs.common.messages import DeleteReplicas, Heartbeat, VolumeReport
+from twinfs.common.messages import (
+    BalanceDisks,
+    DeleteReplicas,
+    Heartbeat,
+    ScrubVolumes,
+    VolumeReport,
+)
 from twinfs.common.model import BlockId, BlockRef, GenerationStamp, NodeAddress, NodeId
 from twinfs.common.runtime import ManualClock
 from twinfs.namenode.datanodes import MAX_QUEUED_COMMANDS, DataNode, DataNodes
@@ -374,6 +380,20 @@ def test_a_node_that_does_not_say_what_it_saw_gets_everything_once() -> None:
     assert cluster.nodes.give_out(node, 10)[1] == [deletion(1)]
     cluster.beat(1)
     assert cluster.nodes.give_out(node, 10) == (0, [])
+
+
+def test_orders_outlive_the_restart_of_the_node_that_they_are_for() -> None:
+    """An operator was told that the disk balancer had been ordered; the node, which was just restarting, never heard of it."""
+    cluster = Cluster()
+    node = cluster.register(1)
+    cluster.beat(1, answer_seen=0)
+    cluster.nodes.command(NodeId(1), ScrubVolumes())
+    cluster.nodes.command(NodeId(1), deletion(1))
+    assert len(cluster.nodes.give_out(node, 2)[1]) == 2  # to a process that ends before it obeys
+    cluster.nodes.command(NodeId(1), BalanceDisks())
+    cluster.nodes.command(NodeId(1), deletion(2))
+    again = cluster.register(1)
+    assert cluster.nodes.give_out(again, 10)[1] == [ScrubVolumes(), BalanceDisks()]
 
 
 def test_the_next_death_is_foreseen() -> None:
