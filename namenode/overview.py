@@ -256,6 +256,8 @@ class Watcher:
     # --- answers ---
 
     async def overview(self, caller: Caller, request: GetOverview) -> Overview:
+        # Whoever asks for it has often just changed something, or compares clocks.
+        self._made = None
         return self.look()
 
     async def history(self, caller: Caller, request: GetHistory) -> History:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ..support.cluster import wait_until
+from ..support.cluster import Server, wait_until
 from .conftest import Bench, bench
 
 MIB = 1024 * 1024
@@ -72,13 +72,23 @@ def test_a_run_can_be_stopped(three: Bench) -> None:
     assert same(three)
 
 
+def volumes_of(three: Bench, server: Server) -> dict[str, Any]:
+    told = json.loads(three.dfs("admin", "volume", "list", server.facts["data"], "--json"))
+    return {volume["path"]: volume for volume in told["volumes"]}
+
+
+def serves(three: Bench, server: Server, folder: Path) -> None:
+    """Wait until *server* has registered with a volume. It counts as live all the while it restarts."""
+    wait_until(lambda: str(folder) in volumes_of(three, server), f"{folder} served")
+
+
 def test_a_new_volume_gets_its_share(three: Bench) -> None:
     server = three.cluster.datanodes[0]
     second = three.cluster.folder / "second"
     server.arguments += ["--dir", str(second)]
     server.stop()
     server.restart()
-    three.cluster.wait_live(4)
+    serves(three, server, second)
     three.healed("everything there")
 
     def bytes_of(folder: Path) -> int:
@@ -99,8 +109,7 @@ def test_a_volume_in_use_is_drained_before_it_is_removed(three: Bench) -> None:
     node, second = server.facts["data"], three.cluster.folder / "second"
 
     def volumes() -> dict[str, Any]:
-        told = json.loads(three.dfs("admin", "volume", "list", node, "--json"))
-        return {volume["path"]: volume for volume in told["volumes"]}
+        return volumes_of(three, server)
 
     # A heartbeat tells it; until then, the node's last word is older than what the disk balancer did.
     wait_until(lambda: volumes()[str(second)]["replicas"] > 4, "the volumes told")
@@ -133,7 +142,7 @@ def test_a_volume_in_use_is_drained_before_it_is_removed(three: Bench) -> None:
     server.stop()
     (second / "removed").unlink()
     server.restart()
-    three.cluster.wait_live(4)
+    serves(three, server, second)
     assert not volumes()[str(second)]["draining"]
     three.dfs("admin", "diskbalancer", node, "--threshold", "3")
     wait_until(lambda: volumes()[str(second)]["replicas"] > 4, "the volume in use again")
