@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from typing import Any
 
 import aiohttp
 import pytest
 import pytest_asyncio
-from yarl import URL
 
-from twinfs.common.config import DataNodeConfig
 from twinfs.common.ipld import dag_cbor, dag_json, dag_pb, forms, unixfs
 from twinfs.common.ipld.cid import CBOR, DAG_CBOR, DAG_JSON, DAG_PB, JSON, RAW, Cid
 from twinfs.common.ipld.dag_pb import PBLink
-from twinfs.datanode.server import DataNodeServer
+from twinfs.datanode.content import Content
+
+from .gateway_help import Gateway, serving
 
 DAG_JSON_TYPE = "application/vnd.ipld.dag-json"
 DAG_CBOR_TYPE = "application/vnd.ipld.dag-cbor"
 
 
-class Store:
+class Store(Gateway):
     """Blocks of every codec, and who asks for them."""
 
-    def __init__(self) -> None:
+    def __init__(self, base: str, session: aiohttp.ClientSession, content: Content) -> None:
+        super().__init__(base, session, content)
         self.blocks: dict[Cid, bytes] = {}
         self.leaf = self.add(RAW, b"hello\n")
         self.value = {
@@ -45,44 +45,18 @@ class Store:
         self.bad_json = self.add(DAG_JSON, b'{"/": 1}')
         self.bad_cbor = self.add(DAG_CBOR, b"\x18\x01")
         self.huge = self.add(DAG_JSON, b"18446744073709551616")  # dag-cbor has no such number
-        self.base = ""
-        self.session: aiohttp.ClientSession
 
     def add(self, codec: int, data: bytes) -> Cid:
         cid = Cid.of(codec, data)
         self.blocks[cid] = data
         return cid
 
-    async def ask(self, path: str, method: str = "GET", **headers: str) -> tuple[int, Any, bytes]:
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        url = URL(self.base + path, encoded=True)
-        async with self.session.request(
-            method, url, headers=named, allow_redirects=False
-        ) as answer:
-            return answer.status, answer.headers, await answer.read()
-
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def store(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Store]:
-    server = DataNodeServer(
-        DataNodeConfig(
-            dir=(str(tmp_path_factory.mktemp("volume")),),
-            namenode=("none",),
-            port=0,
-            data_port=0,
-            socket="none",
-        )
-    )
-    facts = await server.start()
-    try:
-        made = Store()
-        assert server.content is not None
-        await server.content.put(list(made.blocks.items()))
-        async with aiohttp.ClientSession() as made.session:
-            made.base = f"http://{facts['http']}"
-            yield made
-    finally:
-        await server.stop()
+    async with serving(tmp_path_factory.mktemp("volume"), {}, Store) as made:
+        await made.content.put(list(made.blocks.items()))
+        yield made
 
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

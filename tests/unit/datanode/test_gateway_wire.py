@@ -4,41 +4,21 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-import aiohttp
 import pytest
 import pytest_asyncio
 
-from twinfs.common.config import DataNodeConfig
 from twinfs.common.ipld import car, dag_pb, directory, unixfs
 from twinfs.common.ipld.cid import DAG_PB, MAX_BLOCK_BYTES, RAW, Cid
 from twinfs.common.ipld.dag_pb import PBLink
 from twinfs.common.ipld.layout import TWINFS, Node
-from twinfs.datanode.content import Content
-from twinfs.datanode.server import DataNodeServer
 
-from .test_gateway import Client, Tree, cids_of
+from .gateway_help import Client, cids_of, serving_tree
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Client]:
-    server = DataNodeServer(
-        DataNodeConfig(
-            dir=(str(tmp_path_factory.mktemp("volume")),),
-            namenode=("none",),
-            port=0,
-            data_port=0,
-            socket="none",
-        )
-    )
-    facts = await server.start()
-    try:
-        tree, content = Tree(), server.content
-        assert isinstance(content, Content)
-        await content.put(list(tree.blocks.items()))
-        async with aiohttp.ClientSession() as session:
-            yield Client(f"http://{facts['http']}", session, tree, content)
-    finally:
-        await server.stop()
+    async with serving_tree(tmp_path_factory.mktemp("volume")) as client:
+        yield client
 
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
