@@ -40,12 +40,6 @@ def dfs(cluster: Cluster, tmp_path: Path) -> Dfs:
     return Dfs(cluster.url, tmp_path)
 
 
-@pytest.fixture(scope="module")
-def fs(cluster: Cluster) -> Iterator[sync.FileSystem]:
-    with sync.FileSystem.connect(cluster.url) as found:
-        yield found
-
-
 # --- ls, stat, find, du, count, df, test ---
 
 

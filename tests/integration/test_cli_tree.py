@@ -4,33 +4,19 @@ from __future__ import annotations
 
 import getpass
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from twinfs.client import sync
 
-from ..support.cluster import Cluster, running, wait_until
+from ..support.cluster import Cluster, wait_until
 from .commands import Dfs, interrupted, names
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with running(tmp_path_factory.mktemp("cluster")) as found:
-        yield found
-        assert found.tracebacks() == []
 
 
 @pytest.fixture
 def dfs(cluster: Cluster, tmp_path: Path) -> Dfs:
     return Dfs(cluster.url, tmp_path)
-
-
-@pytest.fixture(scope="module")
-def fs(cluster: Cluster) -> Iterator[sync.FileSystem]:
-    with sync.FileSystem.connect(cluster.url) as found:
-        yield found
 
 
 @pytest.fixture

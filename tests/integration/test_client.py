@@ -7,7 +7,6 @@ import io
 import os
 import random
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,17 +24,10 @@ from twinfs.common.errors import (
     PathNotFound,
 )
 
-from ..support.cluster import Cluster, eventually, running, wait_until
+from ..support.cluster import Cluster, eventually, wait_until
 
 MIB = 1 << 20
 SIZES = [0, 1, 65_536, 65_537, MIB - 1, MIB, MIB + 1, 2 * MIB, 3 * MIB + 7]
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with running(tmp_path_factory.mktemp("cluster")) as found:
-        yield found
-        assert found.tracebacks() == []
 
 
 def data_of(size: int, seed: int = 1) -> bytes:

@@ -6,23 +6,15 @@ import json
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 
 import pytest
 
 from twinfs.client import sync
 from twinfs.common.ipld.cid import RAW, Cid
 
-from ..support.cluster import Cluster, running, wait_until
+from ..support.cluster import Cluster, wait_until
 
 MIB = 1 << 20
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with running(tmp_path_factory.mktemp("cluster")) as found:
-        yield found
-        assert found.tracebacks() == []
 
 
 def get(url: str, accept: str = "*/*") -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
@@ -27,26 +27,12 @@ from twinfs.common.ipld.layout import PROFILES, TWINFS
 from twinfs.common.ipld.unixfs import Kind, UnixFs
 from twinfs.common.model import FileBlocks
 
-from ..support.cluster import Cluster, eventually, running, wait_until
+from ..support.cluster import Cluster, eventually, wait_until
 from ..unit.common.ipld.contents import content, repeated
 from ..unit.common.ipld.test_golden import CIDS
 from .commands import MIB, Dfs
 
 LARGE = random.Random(11).randbytes(5 * MIB + 77)
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with running(tmp_path_factory.mktemp("cluster")) as found:
-        yield found
-        assert found.tracebacks() == []
-
-
-@pytest.fixture
-def dfs(cluster: Cluster, tmp_path: Path) -> Dfs:
-    folder = tmp_path / "here"
-    folder.mkdir()
-    return Dfs(cluster.url, folder)
 
 
 @pytest.fixture
