@@ -28,14 +28,18 @@ from ..common.errors import (
 from ..common.messages import ReplicaReport
 from ..common.model import BlockRef
 from ..common.transfer import SmallBlock
+from .exclusive import Exclusive
 from .index import FIRST_LOCAL_BLOCK, Added, Name, Replica
 from .replicas import (
     Found,
-    copy_prefix,
+    drop,
+    merged_page,
     renew,
     report_finalized,
     report_writing,
     same_generation,
+    settle,
+    start_from,
     take_back,
     write_files,
 )
@@ -55,6 +59,8 @@ class BlockStore:
         self.volumes = list(volumes)
         self._small_block_bytes = small_block_bytes
         self.rng = rng
+        # What moves a finalized replica, takes it back, renews, deletes it or puts it aside, holds its block.
+        self.changing = Exclusive()
         self._lock = threading.Lock()
         self._writing: dict[int, WritingReplica] = {}
         self._puts = itertools.count()
@@ -96,7 +102,10 @@ class BlockStore:
     # --- finding ---
 
     def find(self, block_id: int) -> tuple[Volume, Replica] | None:
-        """The finalized replica of a block."""
+        """The finalized replica of a block. Not for who holds the block."""
+        return self.changing.look(block_id, lambda: self._look(block_id))
+
+    def _look(self, block_id: int) -> tuple[Volume, Replica] | None:
         for volume in self.volumes:
             if not volume.failure and (replica := volume.index.get(block_id)) is not None:
                 return volume, replica
@@ -126,7 +135,17 @@ class BlockStore:
                 None,
                 self._open_file(replica.volume, replica.path),
             )
-        volume, stored = found
+        try:
+            return self._open_finalized(block, *found)
+        except BlockNotFound:
+            # Moved since it was found, or gone.
+            with self.changing.hold([block.block_id]):
+                found = self._look(block.block_id)
+                if found is None:
+                    raise
+                return self._open_finalized(block, *found)
+
+    def _open_finalized(self, block: BlockRef, volume: Volume, stored: Replica) -> Found:
         same_generation(block, stored.generation)
         if stored.inline:
             data = volume.index.data(block.block_id)
@@ -218,29 +237,26 @@ class BlockStore:
         Whole files are shared by a hard link when this name would be the only other one: the bytes up to the old replica's
         length are never written again, and what comes after them is the new one's.
         """
-        found = self.find(base.block_id)
+        with self.changing.hold([base.block_id]):
+            return self._begin_from(block, owner, base, length)
+
+    def _begin_from(
+        self, block: BlockRef, owner: object, base: BlockRef, length: int
+    ) -> WritingReplica | None:
+        found = self._look(base.block_id)
         if found is None or found[1].generation != base.generation or found[1].length < length:
             return None
         volume, stored = found
         if base.block_id in volume.index.damaged:
             return None
-        if self.writing(block.block_id) is not None or self.find(block.block_id) is not None:
+        if self.writing(block.block_id) is not None or self._look(block.block_id) is not None:
             raise StaleGeneration(f"block {block.block_id} is here already")
         path = volume.writing_path(block.block_id, block.generation)
         replica = WritingReplica(volume, block.block_id, block.generation, path)
         replica.owner = owner
         whole = length // CHUNK_BYTES * DIGEST_BYTES
         try:
-            if stored.inline:
-                data = volume.index.data(base.block_id) or b""
-                with path.open("xb") as file:
-                    file.write(data[:length])
-            else:
-                source = volume.final_path(base.block_id, base.generation)
-                if length == stored.length and source.stat().st_nlink == 1:
-                    disk.link(source, path, "base.link")
-                else:
-                    copy_prefix(source, path, length)
+            start_from(volume, stored, path, length)
         except FileExistsError:
             self._refuse_second(block.block_id)
             raise VolumeFailed(f"{path} is there, and nobody knows of it") from None
@@ -285,7 +301,12 @@ class BlockStore:
 
     def _reopened(self, block: BlockRef, owner: object) -> WritingReplica:
         """Turn a finalized replica of an older generation into one being written. Its bytes stay durable throughout."""
-        found = self.find(block.block_id)
+        with self.changing.hold([block.block_id]):
+            self.settle(block.block_id)
+            return self._take_back(block, owner)
+
+    def _take_back(self, block: BlockRef, owner: object) -> WritingReplica:
+        found = self._look(block.block_id)
         if found is None:
             raise BlockNotFound(f"block {block.block_id} is not being written on this DataNode")
         volume, stored = found
@@ -452,27 +473,27 @@ class BlockStore:
 
     def remove(self, blocks: Sequence[BlockRef]) -> list[BlockRef]:
         """Delete replicas of these generations and older ones; all of *blocks*, unless a volume failed."""
-        by_volume: dict[int, list[Replica]] = {}
-        for block in blocks:
-            replica = self.writing(block.block_id)
-            if replica is not None and replica.generation <= block.generation:
-                self.discard(replica)
-            for number, volume in enumerate(self.volumes):
-                if volume.failure:
-                    continue
-                stored = volume.index.get(block.block_id)
-                if stored is not None and stored.generation <= block.generation:
-                    by_volume.setdefault(number, []).append(stored)
-        for number, replicas in by_volume.items():
-            volume = self.volumes[number]
-            ids = [stored.block_id for stored in replicas]
-            for start in range(0, len(ids), REMOVED_AT_ONCE):
-                volume.remove(ids[start : start + REMOVED_AT_ONCE])
-            for stored in replicas:
-                if not stored.inline:
-                    with contextlib.suppress(OSError):
-                        volume.final_path(stored.block_id, stored.generation).unlink()
+        with self.changing.hold([block.block_id for block in blocks]):
+            by_volume: dict[int, list[Replica]] = {}
+            for block in blocks:
+                replica = self.writing(block.block_id)
+                if replica is not None and replica.generation <= block.generation:
+                    self.discard(replica)
+                for number, volume in enumerate(self.volumes):
+                    if volume.failure:
+                        continue
+                    stored = volume.index.get(block.block_id)
+                    if stored is not None and stored.generation <= block.generation:
+                        by_volume.setdefault(number, []).append(stored)
+            for number, replicas in by_volume.items():
+                for start in range(0, len(replicas), REMOVED_AT_ONCE):
+                    drop(self.volumes[number], replicas[start : start + REMOVED_AT_ONCE])
         return list(blocks)
+
+    def settle(self, block_id: int) -> None:
+        """Have one replica of a block where two volumes have one: a crash came between the parts of a move, or a batch was
+        sent again. Its block is held by the caller."""
+        settle([volume for volume in self.volumes if not volume.failure], block_id)
 
     # --- recovery ---
 
@@ -496,16 +517,18 @@ class BlockStore:
 
     def finish_recovery(self, block: BlockRef, generation: int, length: int) -> bytes:
         """Finalize in the new generation with *length* bytes; the digests."""
-        found = self.find(block.block_id)
-        if found is not None:
-            volume, stored = found
-            if stored.length != length or stored.generation > generation:
-                raise InvalidRequest(
-                    f"block {block.block_id} is finalized here with {stored.length} bytes"
-                )
-            if stored.generation != generation:
-                renew(volume, stored, generation)
-            return stored.digests
+        with self.changing.hold([block.block_id]):
+            self.settle(block.block_id)
+            found = self._look(block.block_id)
+            if found is not None:
+                volume, stored = found
+                if stored.length != length or stored.generation > generation:
+                    raise InvalidRequest(
+                        f"block {block.block_id} is finalized here with {stored.length} bytes"
+                    )
+                if stored.generation != generation:
+                    renew(volume, stored, generation)
+                return stored.digests
         owner = ("recovery", generation)
         replica = self.writing(block.block_id)
         if replica is None:
@@ -531,20 +554,11 @@ class BlockStore:
         """(start_after, replicas, last) in the order of ids, over all volumes; without content of a peer's own."""
         after = 0
         while True:
-            merged: dict[int, ReplicaReport] = {}
-            complete = True
-            end = 2**63
-            for volume in self.volumes:
-                if volume.failure:
-                    continue
-                page = volume.index.page(after, limit, before=FIRST_LOCAL_BLOCK)
-                if len(page) == limit:
-                    complete = False
-                    end = min(end, page[-1].block_id)
-                damaged = volume.index.damaged
-                merged.update(
-                    (r.block_id, report_finalized(r, r.block_id in damaged)) for r in page
-                )
+            volumes = [volume for volume in self.volumes if not volume.failure]
+            merged, twice, complete, end = merged_page(volumes, after, limit)
+            for block_id in twice:
+                with self.changing.hold([block_id]):
+                    self.settle(block_id)
             with self._lock:
                 for block_id, replica in self._writing.items():
                     if after < block_id < FIRST_LOCAL_BLOCK and not replica.is_copy:
@@ -566,11 +580,7 @@ class BlockStore:
     def states(self) -> dict[str, int]:
         """Replicas by state; damaged ones are finalized, too."""
         damaged = sum(len(volume.index.damaged) for volume in self.volumes if not volume.failure)
-        return {
-            "finalized": self.totals(),
-            "writing": len(self._writing),
-            "damaged": damaged,
-        }
+        return {"finalized": self.totals(), "writing": len(self._writing), "damaged": damaged}
 
     def release_thread(self) -> None:
         """Let go of what the calling thread holds; before it ends."""

@@ -10,14 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeVar
 
-from ..common import disk
-from ..common.checksum import CHUNK_BYTES, DIGEST_BYTES, digest_of
-from ..common.errors import ChecksumMismatch, DfsError
+from ..common.errors import DfsError
 from ..common.runtime import Clock
 from .blockstore import BlockStore
-from .index import Replica
+from .moving import move_replica
 from .pacing import Pace
-from .volumes import Volume, storage_error
+from .volumes import Volume
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -57,63 +55,6 @@ def plan(fills: Sequence[Fill], threshold_percent: float) -> DiskMove | None:
     target = min(range(len(fills)), key=lambda i: (excess[i], i))
     size_bytes = int(min(excess[source], -excess[target]))
     return DiskMove(source, target, size_bytes) if size_bytes > 0 else None
-
-
-def move_replica(
-    source: Volume, target: Volume, replica: Replica, pace: Callable[[int], None]
-) -> bool:
-    """Have a finalized replica on *target* instead; False if it has changed meanwhile. Readers find it all the while."""
-    names = source.index.names_of(replica.block_id)
-    if replica.inline:
-        data = source.index.data(replica.block_id)
-        if data is None or (data and digest_of(data) != replica.digests):
-            return False
-        pace(len(data))
-        target.add([replica], [(replica.block_id, data)], names).result()
-    else:
-        _copy_file(source, target, replica, pace)
-        target.add([replica], (), names).result()
-    if source.index.get(replica.block_id) != replica:
-        # Deleted or rewritten while it was copied: what was copied is not wanted any more.
-        _drop(target, replica)
-        return False
-    _drop(source, replica)
-    return True
-
-
-def _copy_file(
-    source: Volume, target: Volume, replica: Replica, pace: Callable[[int], None]
-) -> None:
-    temporary = target.path / "writing" / f"put_move_{replica.block_id}_{replica.generation}"
-    final = target.final_path(replica.block_id, replica.generation)
-    try:
-        with (
-            source.final_path(replica.block_id, replica.generation).open("rb", buffering=0) as old,
-            temporary.open("wb", buffering=0) as new,
-        ):
-            for number in range(len(replica.digests) // DIGEST_BYTES):
-                chunk = old.read(CHUNK_BYTES)
-                wanted = replica.digests[number * DIGEST_BYTES :][:DIGEST_BYTES]
-                if digest_of(chunk) != wanted:
-                    raise ChecksumMismatch(f"the replica of block {replica.block_id} is damaged")
-                pace(len(chunk))
-                disk.write_all(new.fileno(), chunk)
-            disk.fsync(new.fileno(), "move.sync")
-        target.make_folder(final)
-        disk.rename(temporary, final, "move.rename")
-        disk.fsync_directory(final.parent, "move.folder")
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise storage_error(error, f"can't move block {replica.block_id}") from None
-    except DfsError:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def _drop(volume: Volume, replica: Replica) -> None:
-    volume.remove([replica.block_id])
-    if not replica.inline:
-        volume.final_path(replica.block_id, replica.generation).unlink(missing_ok=True)
 
 
 class DiskBalancer:
@@ -192,7 +133,7 @@ class DiskBalancer:
                     replica.length
                     and replica.length <= move.size_bytes - moved
                     and replica.block_id not in source.index.damaged
-                    and move_replica(source, target, replica, paced)
+                    and move_replica(self._store, source, target, replica, paced)
                 ):
                     moved += replica.length
                     self.moved_bytes += replica.length

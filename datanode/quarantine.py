@@ -67,16 +67,22 @@ def is_marked(store: BlockStore, block_id: int) -> bool:
 
 
 def _forget(store: BlockStore, block: BlockRef) -> None:
-    for volume in store.volumes:
-        stored = None if volume.failure else volume.index.get(block.block_id)
-        if stored is None or stored.generation != block.generation or stored.inline:
-            continue
-        if not volume.final_path(stored.block_id, stored.generation).exists():
-            volume.remove([stored.block_id])
+    with store.changing.hold([block.block_id]):
+        for volume in store.volumes:
+            stored = None if volume.failure else volume.index.get(block.block_id)
+            if stored is None or stored.generation != block.generation or stored.inline:
+                continue
+            if not volume.final_path(stored.block_id, stored.generation).exists():
+                volume.remove([stored.block_id])
 
 
 def put_aside(store: BlockStore, block: BlockRef) -> list[Path]:
     """Make room for a good copy of a damaged replica; the files that keep its bytes until that is published."""
+    with store.changing.hold([block.block_id]):
+        return _put_aside(store, block)
+
+
+def _put_aside(store: BlockStore, block: BlockRef) -> list[Path]:
     kept: list[Path] = []
     for volume in store.volumes:
         stored = None if volume.failure else volume.index.get(block.block_id)

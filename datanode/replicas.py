@@ -13,7 +13,7 @@ from ..common.checksum import CHUNK_BYTES, DIGEST_BYTES, block_digest, chunk_cou
 from ..common.errors import ChecksumMismatch, DfsError, StaleGeneration
 from ..common.messages import ReplicaReport
 from ..common.model import BlockId, BlockRef, GenerationStamp
-from .index import Replica
+from .index import FIRST_LOCAL_BLOCK, Replica
 from .volumes import Volume, storage_error
 from .writing import WritingReplica
 
@@ -89,6 +89,71 @@ def copy_prefix(source: os.PathLike[str], target: os.PathLike[str], length: int)
             if copied == 0:
                 raise OSError(5, "the replica is shorter than recorded")
             done += copied
+
+
+def start_from(volume: Volume, stored: Replica, path: Path, length: int) -> None:
+    """Make *path* of the first *length* bytes of a finalized replica. FileExistsError, other OSErrors."""
+    if stored.inline:
+        with path.open("xb", buffering=0) as file:
+            disk.write_all(
+                file.fileno(), memoryview(volume.index.data(stored.block_id) or b"")[:length]
+            )
+        return
+    source = volume.final_path(stored.block_id, stored.generation)
+    if length == stored.length and source.stat().st_nlink == 1:
+        disk.link(source, path, "base.link")
+    else:
+        copy_prefix(source, path, length)
+
+
+def settle(volumes: Sequence[Volume], block_id: int) -> None:
+    """Leave the best of the replicas that volumes have of a block: the latest, whole, where it may stay."""
+    held = [
+        (
+            (stored.generation, block_id not in volume.index.damaged, volume.takes_bytes),
+            volume,
+            stored,
+        )
+        for volume in volumes
+        if (stored := volume.index.get(block_id)) is not None
+    ]
+    if len(held) < 2:
+        return
+    held.sort(key=lambda entry: entry[0])
+    (_, sound, _), volume, stored = held.pop()
+    if sound and volume.has_file(stored):
+        for _, volume, stored in held:
+            drop(volume, [stored])
+
+
+def drop(volume: Volume, replicas: Sequence[Replica]) -> None:
+    """Forget finalized replicas of a volume, and then their files."""
+    volume.remove([stored.block_id for stored in replicas])
+    for stored in replicas:
+        if not stored.inline:
+            with contextlib.suppress(OSError):
+                volume.final_path(stored.block_id, stored.generation).unlink()
+
+
+def merged_page(
+    volumes: Sequence[Volume], after: int, limit: int
+) -> tuple[dict[int, ReplicaReport], list[int], bool, int]:
+    """What volumes have of blocks after *after*: reports by id, ids that two of them have, whether that is all, and the id up
+    to which it is."""
+    merged: dict[int, ReplicaReport] = {}
+    twice: list[int] = []
+    complete, end = True, 2**63
+    for volume in volumes:
+        page = volume.index.page(after, limit, before=FIRST_LOCAL_BLOCK)
+        if len(page) == limit:
+            complete = False
+            end = min(end, page[-1].block_id)
+        damaged = volume.index.damaged
+        for stored in page:
+            if stored.block_id in merged:
+                twice.append(stored.block_id)
+            merged[stored.block_id] = report_finalized(stored, stored.block_id in damaged)
+    return merged, twice, complete, end
 
 
 def report_finalized(replica: Replica, damaged: bool) -> ReplicaReport:

@@ -20,8 +20,8 @@ from ..common.model import BlockId, BlockRef, GenerationStamp
 from ..common.runtime import Clock
 from . import quarantine
 from .blockstore import BlockStore
-from .disk_balancer import move_replica
 from .index import FIRST_LOCAL_BLOCK, Replica
+from .moving import move_replica
 from .pacing import Pace
 from .volumes import Volume, choose_volume
 
@@ -184,7 +184,7 @@ class VolumeOrders:
                 try:
                     target = choose_volume(self._others(volume), replica.length, self._store.rng)
                     if replica.block_id not in volume.index.damaged:
-                        move_replica(volume, target, replica, paced)
+                        move_replica(self._store, volume, target, replica, paced)
                 except DiskFull:
                     log.warning("the other volumes are too full to drain %s", volume.path)
                     return

@@ -171,6 +171,17 @@ class Volume:
     def final_path(self, block_id: int, generation: int) -> Path:
         return self.path / "blocks" / f"{block_id & 0xFF:02x}" / block_name(block_id, generation)
 
+    def has_file(self, stored: Replica) -> bool:
+        """Whether the bytes of a recorded replica are there, as far as their number shows it."""
+        if stored.inline:
+            return True
+        try:
+            return (
+                self.final_path(stored.block_id, stored.generation).stat().st_size == stored.length
+            )
+        except OSError:
+            return False
+
     def writing_path(self, block_id: int, generation: int) -> Path:
         return self.path / "writing" / block_name(block_id, generation)
 

@@ -13,7 +13,8 @@ from twinfs.common.model import BlockId, BlockRef, GenerationStamp
 from twinfs.common.transfer import SmallBlock
 from twinfs.datanode import quarantine
 from twinfs.datanode.blockstore import BlockStore
-from twinfs.datanode.disk_balancer import Fill, move_replica, plan
+from twinfs.datanode.disk_balancer import Fill, plan
+from twinfs.datanode.moving import move_replica
 from twinfs.datanode.volumes import Volume
 
 
@@ -75,7 +76,7 @@ def test_a_moved_replica_is_whole_and_nowhere_twice(tmp_path: Path) -> None:
         assert found is not None
         source, replica = found
         (target,) = [volume for volume in volumes if volume is not source]
-        assert move_replica(source, target, replica, lambda size: None)
+        assert move_replica(store, source, target, replica, lambda size: None)
         assert source.index.get(block_id) is None
         assert target.index.get(block_id) == replica
         block = BlockRef(block_id=BlockId(block_id), generation=GenerationStamp(1))
@@ -89,6 +90,6 @@ def test_a_moved_replica_is_whole_and_nowhere_twice(tmp_path: Path) -> None:
     (other,) = [v for v in volumes if v is not volume]
     path = volume.final_path(3, 1)
     path.write_bytes(data[3])
-    assert not move_replica(volume, other, replica, lambda size: None)
+    assert not move_replica(store, volume, other, replica, lambda size: None)
     assert store.find(3) is None
     store.close()
