@@ -81,10 +81,10 @@ async function all (profile) {
     wide: await root(names(10000, (i) => 'name-' + i), o),
     symlink: await root([{ path: 'd/link', link: 'target/of it' }, { path: 'd/file', content: bytes(30, 4) }], o)
   }
-  if (profile === 'unixfs-v1-2025') {
-    found['1024 chunks'] = await file(stream(4, 1024, 0))
-    found['1024 chunks+1'] = await file(stream(4, 1024, 1))
-  }
+  // 1024 of the profile's own chunks: 1 GiB of 1 MiB each, 256 MiB of 256 KiB each
+  const units = profile === 'unixfs-v0-2015' ? 256 : 1024
+  found['1024 chunks'] = await file(stream(4, units, 0))
+  found['1024 chunks+1'] = await file(stream(4, units, 1))
   for (const count of [4000, 4400, 4500, 5000, 5500, 6000]) {
     found['names ' + count] = await root(names(count, (i) => 'f' + String(i).padStart(6, '0')), o)
   }

@@ -83,11 +83,12 @@ def test_a_symlink_has_the_cid_others_give_it(profile: Profile) -> None:
     check(profile, "symlink", root, blocks)
 
 
-@pytest.mark.parametrize("name", ["twinfs", "unixfs-v1-2025"])
+@EACH_PROFILE
 @pytest.mark.parametrize("rest", [0, 1])
-def test_a_file_at_the_width_of_a_node(name: str, rest: int) -> None:
-    profile, unit = PROFILES[name], content(4, MIB)
-    chunks = itertools.chain(itertools.repeat(unit, 1024), [unit[:rest]] if rest else [])
+def test_a_file_at_the_width_of_a_node(profile: Profile, rest: int) -> None:
+    """1024 of the profile's chunks, and one byte more; in unixfs-v0-2015, of 174 links a node, that is no boundary."""
+    cycle = pieces(profile, content(4, MIB))
+    chunks = itertools.chain(cycle * (1024 // len(cycle)), [cycle[0][:rest]] if rest else [])
     blocks = Blocks()
     root = add_file(profile, chunks, blocks)
     check(profile, "1024 chunks+1" if rest else "1024 chunks", root, blocks)
