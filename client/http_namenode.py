@@ -1,11 +1,10 @@
 """Calls to the NameNode one at a time, blocking, over plain HTTP: for commands that make a few of them.
 
-Imports neither aiohttp nor asyncio, which would take longer than the call.
+Imports neither aiohttp nor asyncio nor http.client, each of which would take longer than the call.
 """
 
 from __future__ import annotations
 
-import http.client
 import logging
 import os
 import threading
@@ -31,6 +30,7 @@ from ..common.operations import OPERATIONS
 from ..common.proxy import parse_proxy
 from ..common.retry import backoff_s
 from ..common.runtime import SystemClock, elapsed_timer, system_random
+from .http_call import HttpConnection
 
 log = logging.getLogger(__name__)
 CALL_TIMEOUT_S = 120.0
@@ -66,7 +66,7 @@ class HttpNameNode:
         self._count = 0
         self._clock = SystemClock()
         self._rng = system_random()
-        self._connection: http.client.HTTPConnection | None = None
+        self._connection: HttpConnection | None = None
 
     def call(self, operation: str, request: Struct) -> Any:
         """The operation's response. Raises what the NameNode answers, or Unavailable after `retry_s`."""
@@ -107,31 +107,25 @@ class HttpNameNode:
                 if origin.traceparent:
                     headers["traceparent"] = origin.traceparent
             if self._connection is None:
-                proxy = self._proxy
-                self._connection = http.client.HTTPConnection(
-                    *(proxy[:2] if proxy else (host, port)),
-                    timeout=self._connect_timeout_s,
+                self._connection = HttpConnection(
+                    host,
+                    port,
+                    connect_timeout_s=self._connect_timeout_s,
+                    timeout_s=CALL_TIMEOUT_S,
+                    proxy=self._proxy,
                 )
-                if proxy is not None:
-                    self._connection.set_tunnel(host, port, headers=proxy.headers)
-                self._connection.connect()
-                self._connection.sock.settimeout(CALL_TIMEOUT_S)
-            self._connection.request(
-                "POST", f"/v1/{operation}", body=pack(request), headers=headers
-            )
-            response = self._connection.getresponse()
-            body = response.read()
-        except (OSError, http.client.HTTPException) as error:
+            answer = self._connection.post(f"/v1/{operation}", pack(request), headers)
+        except OSError as error:
             self.close()
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise Unavailable(f"can't reach the NameNode at {url}: {reason}") from None
-        if response.status == 200:
-            return codec.unpack(body, OPERATIONS[operation].response)
+        if answer.status == 200:
+            return codec.unpack(answer.body, OPERATIONS[operation].response)
         try:
-            failure = codec.unpack(body, Failure)
+            failure = codec.unpack(answer.body, Failure)
         except InvalidRequest:
             raise DfsError(
-                f"{url} answered {response.status} {response.reason}: is it a NameNode?"
+                f"{url} answered {answer.status} {answer.reason}: is it a NameNode?"
             ) from None
         raise error_of(failure)
 

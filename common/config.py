@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import getpass
 import os
-import tomllib
 import types
 import typing
 from collections.abc import Mapping
@@ -361,6 +360,8 @@ def _default_file(environ: Mapping[str, str]) -> str | None:
 
 
 def _read_table(path: str, role: str, required: bool) -> dict[str, Any]:
+    import tomllib  # here, since most commands have no such file
+
     try:
         with Path(path).open("rb") as stream:
             document = tomllib.load(stream)

@@ -150,7 +150,7 @@ def test_the_wheel_says_what_it_is(wheel: Path) -> None:
         assert any(name.endswith("/LICENSE") for name in archive.namelist())
     assert f"\nVersion: {twinfs.__version__}\n" in metadata
     assert "\nLicense-Expression: Apache-2.0\n" in metadata
-    assert "dfs = twinfs.client.cli:main" in entry_points
+    assert "dfs = twinfs.client.quick:main" in entry_points
 
 
 def test_the_command_runs_from_any_folder(installed: Path, tmp_path: Path) -> None:

@@ -8,7 +8,9 @@ from typing import Any
 
 import click
 
-__all__ = ["cli", "main"]
+from ... import __version__
+
+__all__ = ["cli", "end", "main"]
 
 COMMANDS = {
     "ls": "listing",
@@ -105,7 +107,7 @@ class LazyGroup(click.Group):
     is_flag=True,
     help="Say on standard error what is done, with the request id that the servers log.",
 )
-@click.version_option(package_name="twinfs", prog_name="dfs", message="dfs (TwinFS) %(version)s")
+@click.version_option(__version__, prog_name="dfs", message="dfs (TwinFS) %(version)s")
 @click.pass_context
 def cli(
     ctx: click.Context,
@@ -130,7 +132,7 @@ def cli(
 def main(argv: list[str] | None = None) -> None:
     """Entry point. Ends the process with coreutils-like exit codes."""
     from ...common.errors import DfsError, exit_code
-    from .streams import guard_streams, silence_output
+    from .streams import guard_streams
 
     guard_streams()
     code: Any = 0
@@ -152,6 +154,13 @@ def main(argv: list[str] | None = None) -> None:
         about = "write error" if error.filename is None else error.filename
         print(f"dfs: {about}: {error.strerror or error}", file=sys.stderr)
         code = 1
+    end(code)
+
+
+def end(code: Any) -> None:
+    """End the process with this exit code, or another one if the rest of the output can't be written."""
+    from .streams import silence_output
+
     try:
         sys.stdout.flush()
     except BrokenPipeError:

@@ -6,9 +6,6 @@ Source: github.com/multiformats/multihash. Known are blake3 and sha2-256 with 32
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-
 from blake3 import blake3
 
 from ..errors import ChecksumMismatch, InvalidCid, InvalidContent, Unsupported
@@ -36,7 +33,7 @@ def digest(code: int, data: Bytes) -> bytes:
     if code == BLAKE3:
         return _HEAD_BLAKE3 + blake3(data).digest()
     if code == SHA2_256:
-        return _HEAD_SHA2_256 + hashlib.sha256(data).digest()
+        return _HEAD_SHA2_256 + _sha2_256(data)
     if code == IDENTITY:
         if len(data) > MAX_IDENTITY_BYTES:
             raise InvalidCid(f"an identity CID holds at most {MAX_IDENTITY_BYTES} bytes")
@@ -68,10 +65,16 @@ def verify(code: int, expected: bytes, data: Bytes) -> None:
     if code == BLAKE3:
         found = blake3(data).digest()
     elif code == SHA2_256:
-        found = hashlib.sha256(data).digest()
+        found = _sha2_256(data)
     elif code == IDENTITY:
         found = bytes(data)
     else:
         raise Unsupported(f"there is no hash function 0x{code:x} here to verify the bytes with")
-    if not hmac.compare_digest(found, expected):
+    if found != expected:
         raise ChecksumMismatch("the bytes are not those that the CID names")
+
+
+def _sha2_256(data: Bytes) -> bytes:
+    import hashlib  # here, since it brings OpenSSL along, and most commands make do with BLAKE3
+
+    return hashlib.sha256(data).digest()

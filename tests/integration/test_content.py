@@ -74,6 +74,10 @@ def test_cids_are_those_of_the_javascript_importer(dfs: Dfs) -> None:
     dfs("put", "three", "/three")
     assert dfs("cid", "/golden").strip() == CIDS["twinfs"]["nested"]["cid"]
     assert dfs("cid", "/three").strip() == CIDS["twinfs"]["three"]["cid"]
+    # Once more by the command line proper, which `client/quick.py` spares such plain questions.
+    paths = ("/three", "//golden/x/", "/golden/top")
+    assert dfs("cid", *paths) == dfs("cid", "--base", "base32", *paths)
+    assert dfs.fails("cid", "/none") == "cannot find the CID of '/none': No such file or directory"
     assert CIDS["twinfs"]["three"]["cid"] in dfs("stat", "/three")
     assert dfs.json("stat", "/three")[0]["cid"] == CIDS["twinfs"]["three"]["cid"]
     for profile in PROFILES:
