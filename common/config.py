@@ -106,6 +106,9 @@ class NameNodeConfig:
     cors_origins: tuple[
         str, ...
     ] = ()  # web pages of these origins may use WebHDFS; "*" is every one
+    allowed_hosts: tuple[
+        str, ...
+    ] = ()  # names in URLs by which it may be called, beside addresses, names without a dot and the machine's own; () = any, unless *host* is this machine's own interface
     max_transfers_per_node: int = (
         8  # repair copies one node sends or receives at a time; small ones count for a part
     )
@@ -171,6 +174,7 @@ class DataNodeConfig:
     failed_volumes_tolerated: int = 0  # the process ends when more volumes than this have failed
     small_block_bytes: int = 64 * 1024  # blocks up to this size live inside the volume's index
     cors_origins: tuple[str, ...] = ()  # as the NameNode's
+    allowed_hosts: tuple[str, ...] = ()  # as the NameNode's; the gateway may have any name
     max_connections: int = 1024  # block streams open at once, idle ones included; HDFS's dfs.datanode.max.transfer.threads
     transfer_memory_mib: int = 64  # buffers of all transfers together
     idle_timeout_s: float = 300.0  # an idle connection is closed after this
@@ -288,6 +292,8 @@ ROLES: dict[str, type] = {
     "datanode": DataNodeConfig,
     "client": ClientConfig,
 }
+# What everybody sets first; the second is Hadoop's HADOOP_USER_NAME.
+SHORT_NAMES = {"namenode": "TWINFS_NAMENODE", "user": "TWINFS_USER"}
 C = TypeVar("C", NameNodeConfig, DataNodeConfig, ClientConfig)
 
 
@@ -333,9 +339,8 @@ def settings(
     found = []
     for field in dataclasses.fields(kind):
         variable = f"TWINFS_{role.upper()}_{field.name.upper()}"
-        # Everybody's first variable gets the short name.
-        if role == "client" and field.name == "namenode" and variable not in environ:
-            variable = "TWINFS_NAMENODE"
+        if role == "client" and variable not in environ:
+            variable = SHORT_NAMES.get(field.name, variable)
         given = None if flags is None else flags.get(field.name)
         if given is not None and given != ():
             value, origin = given, "flag"

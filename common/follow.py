@@ -19,7 +19,10 @@ Kinds = Annotated[list[Kind], msgspec.Meta(max_length=32)]
 
 
 class CommitOffset(Struct, frozen=True, kw_only=True):
-    """*group* has dealt with all events up to *offset*. A group is made by its first commit; going back is allowed."""
+    """*group* has dealt with all events up to *offset*; going back is allowed.
+
+    A group is made by its first commit, and belongs to who made it: others can't move or delete it, except superusers.
+    """
 
     group: GroupName
     offset: NonNegative
@@ -36,6 +39,9 @@ class Group(Struct, frozen=True, kw_only=True):
     offset: int
     committed_ms: int
     lag: int
+    owner: str = (
+        ""  # "" of webhooks, sinks, and groups that nobody has moved since there are owners
+    )
 
 
 class Groups(Struct, frozen=True, kw_only=True):

@@ -19,6 +19,7 @@ from ..client.exchange import Exchange
 from ..client.routing_client import RoutingFinder
 from ..common.config import DataNodeConfig
 from ..common.errors import DfsError, InvalidConfig, Unsupported, VolumeFailed
+from ..common.hosts import named
 from ..common.http_metrics import HttpMetrics
 from ..common.ipld.cid import Cid
 from ..common.metrics import Exposition, readiness
@@ -52,6 +53,7 @@ from .volumes import REMOVED, Volume
 log = logging.getLogger(__name__)
 VOLUME_CHECK_S = 5.0
 NAMENODE_SILENCE_S = 30.0  # after which the node says that it is not ready
+PUBLIC = ("/ipfs/", "/ipns/")  # content, under whatever name a site gives its gateway
 UPLOAD_BUFFER_BYTES = 512 * 1024  # of one request's body, received and not taken yet
 
 
@@ -143,7 +145,11 @@ class DataNodeServer:
         http = HttpMetrics()
         exposition.add(http.families)
         self._runner = Runner(
-            web.Application(),
+            web.Application(
+                middlewares=named(
+                    config.host, (config.advertise, *config.allowed_hosts), public=PUBLIC
+                )
+            ),
             counted=http,
             read_bufsize=UPLOAD_BUFFER_BYTES,
             auto_decompress=False,

@@ -7,7 +7,7 @@ import collections
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -28,6 +28,7 @@ from .placement import Candidate, Standing, choose_targets
 
 State = Literal["live", "stale", "dead"]
 MAX_QUEUED_COMMANDS = 10_000
+MAY_BE_AWAY: Final[tuple[AdminState, ...]] = ("decommissioned", "in-maintenance")
 # Operators' orders, which nobody gives again. What is to be copied or deleted is found anew when a node comes back.
 LASTING = (BalanceDisks, ManageVolume, ScrubVolumes)
 

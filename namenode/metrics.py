@@ -20,7 +20,7 @@ from ..common.metrics import (
     total,
 )
 from ..common.sqlite import GROUP_SIZES
-from .datanodes import DataNodes
+from .datanodes import MAY_BE_AWAY, DataNodes
 from .replication import ReplicationMonitor
 from .safemode import SafeModeGate
 from .store.base import MetadataStore
@@ -95,6 +95,16 @@ class OperationMetrics:
         yield gauge("twinfs_namenode_calls_in_flight", "Calls without an answer.", self.in_flight)
 
 
+def node_states(nodes: DataNodes) -> dict[str, int]:
+    """How many are in which state. Who was sent away is not missed: such a node is away when it is silent, not dead."""
+    states = {"live": 0, "stale": 0, "dead": 0, "away": 0}
+    for node in nodes.all():
+        state = nodes.state(node)
+        away = state == "dead" and node.admin.state in MAY_BE_AWAY
+        states["away" if away else state] += 1
+    return states
+
+
 def register(
     exposition: Exposition,
     operations: OperationMetrics,
@@ -106,17 +116,19 @@ def register(
     """Show at `/metrics` what these know."""
 
     def cluster() -> Iterator[Metric]:
-        states = {"live": 0, "stale": 0, "dead": 0}
         capacity = used = remaining = failed = 0
         for node in nodes.all():
-            state = nodes.state(node)
-            states[state] += 1
             failed += sum(1 for volume in node.volumes if volume.failure)
-            if state != "dead":
+            if nodes.state(node) != "dead":
                 capacity += sum(v.capacity_bytes for v in node.volumes if not v.failure)
                 used += sum(v.used_bytes for v in node.volumes if not v.failure)
                 remaining += node.remaining_bytes
-        yield gauges("twinfs_datanodes", "Known DataNodes, by state.", "state", states)
+        yield gauges(
+            "twinfs_datanodes",
+            "Known DataNodes, by state; away: dead, but decommissioned or in maintenance.",
+            "state",
+            node_states(nodes),
+        )
         yield gauge("twinfs_failed_volumes", "Volumes out of service.", failed)
         space = {"capacity": capacity, "used": used, "remaining": remaining}
         yield gauges("twinfs_space_bytes", "Space of the DataNodes not dead.", "kind", space)

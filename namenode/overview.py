@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
-from typing import Final
 
 from ..common.config import NameNodeConfig
 from ..common.runtime import Clock
@@ -22,7 +21,7 @@ from ..common.watch import (
     Repair,
 )
 from .census import Counting
-from .datanodes import DataNode, DataNodes
+from .datanodes import MAY_BE_AWAY, DataNode, DataNodes
 from .history import Counters, Diary, Finding, Hot, Kept, Level, Pace, Past
 from .metrics import OperationMetrics
 from .permissions import Caller
@@ -33,7 +32,6 @@ log = logging.getLogger(__name__)
 TICK_S = 2.0
 HOT_SHOWN = 8
 FULL_SHARE = 0.9
-MEANT: Final = ("decommissioned", "in-maintenance")  # nodes that may be away
 
 
 def _blocks(count: int) -> str:
@@ -185,7 +183,7 @@ class Watcher:
             )
         for node in self._nodes.all():
             where, state = node.address.data, self._nodes.state(node)
-            if state != "live" and node.admin.state in MEANT:
+            if state != "live" and node.admin.state in MAY_BE_AWAY:
                 continue
             if state == "dead":
                 if queue:

@@ -13,6 +13,7 @@ from aiohttp import web
 from .. import __version__
 from ..common.config import NameNodeConfig
 from ..common.errors import InvalidConfig
+from ..common.hosts import named
 from ..common.http_metrics import HttpMetrics
 from ..common.metrics import Exposition
 from ..common.model import NodeAddress, NodeId
@@ -176,7 +177,13 @@ class NameNodeServer:
             max_request_bytes=config.max_request_bytes,
             metrics=operations,
         )
-        app = web.Application(client_max_size=config.max_request_bytes, middlewares=[same_origin])
+        app = web.Application(
+            client_max_size=config.max_request_bytes,
+            middlewares=[
+                *named(config.host, config.allowed_hosts, public=("/routing/",)),
+                same_origin,
+            ],
+        )
         app.add_routes(self._rpc.routes())
         self._routing = RoutingApi(store, nodes)
         app.add_routes(self._routing.routes())

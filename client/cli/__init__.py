@@ -120,7 +120,7 @@ def cli(
     """TwinFS: a distributed file system that gives every byte two names.
 
     Paths without a leading slash are below /user/NAME. Settings come from flags, the environment
-    (TWINFS_NAMENODE, TWINFS_CLIENT_...), and the configuration file, in this order; see `dfs config`.
+    (TWINFS_NAMENODE, TWINFS_USER, TWINFS_CLIENT_...), and the configuration file, in this order; see `dfs config`.
     """
     if verbose:
         from ...common import logs

@@ -142,9 +142,11 @@ def groups_command(shell: Shell, as_json: bool) -> None:
         print_json(found)
         return
     print(f"events {found.first_offset} to {found.last_offset} are kept")
-    rows = [("Group", "Offset", "Behind", "Committed")]
-    rows += [(g.name, str(g.offset), str(g.lag), format_time(g.committed_ms)) for g in found.groups]
-    for line in table(rows, right=(1, 2)):
+    rows = [("Group", "Owner", "Offset", "Behind", "Committed")]
+    for group in found.groups:
+        when = format_time(group.committed_ms)
+        rows.append((group.name, group.owner or "-", str(group.offset), str(group.lag), when))
+    for line in table(rows, right=(2, 3)):
         print(line)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
-import ipaddress
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
@@ -23,6 +22,7 @@ from ...common.errors import (
     RequestTooLarge,
     http_status,
 )
+from ...common.hosts import NOT_OUR_NAME, OwnNames, is_loopback
 from ...common.ipld import car
 from ...common.ipld.cid import Cid
 from ...common.model import MAX_BLOCK_BYTES, Struct
@@ -81,9 +81,10 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class LocalApi:
     """*service*: its parts are made once the server's address is known."""
 
-    def __init__(self, service: PeerService, token: str) -> None:
+    def __init__(self, service: PeerService, token: str, names: OwnNames) -> None:
         self._service = service
         self._token = token
+        self._names = names
         self.leaves = leaves.Leaves(service.content.cids)
 
     def routes(self) -> list[web.RouteDef]:
@@ -136,12 +137,11 @@ class LocalApi:
         given = request.headers.get("Authorization", "").removeprefix("Bearer ")
         if given and hmac.compare_digest(given.encode(), self._token.encode()):
             return
-        try:
-            if ipaddress.ip_address((request.remote or "").partition("%")[0]).is_loopback:
-                return
-        except ValueError:
-            pass
-        raise PermissionDenied("a peer takes orders from its own machine, or with its token")
+        if not is_loopback(request.remote or ""):
+            raise PermissionDenied("a peer takes orders from its own machine, or with its token")
+        # Nor may one whose own name has come to mean this machine: what it asks for has no Origin.
+        if not self._names.has(request.headers.get("Host", "")):
+            raise PermissionDenied(NOT_OUR_NAME)
 
     async def _body(self, request: web.Request, kind: type[Any]) -> Any:
         if (request.content_length or 0) > MAX_BODY_BYTES:

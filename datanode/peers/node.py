@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
-import ipaddress
 import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
@@ -20,6 +19,7 @@ from ...common.errors import (
     InvalidRequest,
     Unsupported,
 )
+from ...common.hosts import is_loopback
 from ...common.ipns import IpnsRecord, read_record
 from ...common.peerid import Identity, is_signed_by
 from ...common.peering import (
@@ -117,7 +117,7 @@ class PeerNode:
         self._lost: collections.OrderedDict[bytes, PeerRecord] = collections.OrderedDict()
         self._checked: collections.OrderedDict[bytes, None] = collections.OrderedDict()
         self._bootstrap: list[str] = []
-        self._local_only = all(_is_loopback(address) for address in addresses)
+        self._local_only = all(is_loopback(split_address(address)[0]) for address in addresses)
 
     # --- answering ---
 
@@ -185,7 +185,9 @@ class PeerNode:
             self._checked.move_to_end(key)
             return
         check_record(record)
-        if not self._local_only and all(_is_loopback(address) for address in record.addresses):
+        if not self._local_only and all(
+            is_loopback(split_address(address)[0]) for address in record.addresses
+        ):
             # Their "this machine" is not ours: whoever says so has us call services of our own.
             raise InvalidRequest("a peer elsewhere names addresses of this machine")
         self._checked[key] = None
@@ -573,13 +575,3 @@ class PeerNode:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-
-
-def _is_loopback(address: str) -> bool:
-    host = split_address(address)[0]
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
-    except ValueError:
-        return False

@@ -17,6 +17,7 @@ from aiohttp import web
 from ...client.exchange import Exchange, Finder
 from ...common.config import DataNodeConfig
 from ...common.errors import DfsError
+from ...common.hosts import OwnNames
 from ...common.ipld.cid import Cid
 from ...common.runtime import Clock
 from ..content import Content
@@ -82,7 +83,9 @@ class PeerService:
         if not await asyncio.to_thread(token_file.exists):
             await asyncio.to_thread(write_file, token_file, os.urandom(24).hex().encode())
         token = (await asyncio.to_thread(token_file.read_text)).strip()
-        self._local = LocalApi(self, token)
+        self._local = LocalApi(
+            self, token, OwnNames((self._config.advertise, *self._config.allowed_hosts))
+        )
         return [
             *PeersApi(lambda: self.node).routes(),
             *RoutingApi(self).routes(),

@@ -82,8 +82,8 @@ class EventsApi:
         last = max(self._tail.last, *(row[1] for row in found), 0)
         return Groups(
             groups=[
-                Group(name=name, offset=offset, committed_ms=at_ms, lag=last - offset)
-                for name, offset, at_ms in found
+                Group(name=name, offset=offset, committed_ms=at_ms, lag=last - offset, owner=owner)
+                for name, offset, at_ms, owner in found
             ],
             first_offset=self._tail.first,
             last_offset=last,

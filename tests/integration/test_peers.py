@@ -276,6 +276,17 @@ async def test_a_peer_takes_no_orders_from_pages_or_bad_input(peers: Peers) -> N
         headers={"Origin": "http://evil.example"},
     ) as answer:
         assert answer.status == 403
+    # Pages whose own name has come to mean this machine. Their requests to read have no Origin.
+    for host in ("evil.example", "evil.example:9864", "127.0.0.1.evil.example"):
+        async with peers.session.get(
+            only.url + "/v1/peer/status", headers={"Host": host}
+        ) as answer:
+            assert answer.status == 403, host
+    for host in ("localhost", "LOCALHOST.:1", "peer.localhost", "[::1]:9864", "127.0.0.2"):
+        async with peers.session.get(
+            only.url + "/v1/peer/status", headers={"Host": host}
+        ) as answer:
+            assert answer.status == 200, host
     for path, body in (
         ("/v1/peer/pins", b"{"),
         ("/v1/peer/pins", b'{"cid": "nonsense"}'),

@@ -173,6 +173,38 @@ async def test_a_group_goes_on_where_it_was(cluster: Cluster, folder: str) -> No
     assert await asyncio.to_thread(committed) == 0
 
 
+def test_a_group_is_moved_and_deleted_by_its_owner_alone(cluster: Cluster) -> None:
+    def say(operation: str, user: str, **body: Any) -> str:
+        answer = ask(f"{cluster.url}/v1/{operation}", body=body, headers={"X-TwinFS-User": user})
+        return "" if answer.status == 200 else str(answer.json()["code"])
+
+    assert say("commit_offset", "ann", group="hers", offset=2) == ""
+    assert say("commit_offset", "bob", group="hers", offset=0) == "permission-denied"
+    assert say("delete_group", "bob", group="hers") == "permission-denied"
+    assert say("commit_offset", "ann", group="hers", offset=1) == ""
+    # A superuser may help, and the group stays hers.
+    assert say("commit_offset", "root", group="hers", offset=0) == ""
+    groups = ask(f"{cluster.url}/v1/event_groups", body={}).json()["groups"]
+    found = next(group for group in groups if group["name"] == "hers")
+    assert (found["owner"], found["offset"]) == ("ann", 0)
+
+    async def commit_over_websocket() -> None:
+        async with aiohttp.ClientSession() as session:
+            address = f"{cluster.url}/v1/events/stream?group=hers&user=bob"
+            async with session.ws_connect(address) as socket:
+                await socket.send_json({"commit": 1})
+                while (await socket.receive(timeout=30)).type == aiohttp.WSMsgType.TEXT:
+                    pass  # events that came before the refusal
+
+    asyncio.run(commit_over_websocket())
+    groups = ask(f"{cluster.url}/v1/event_groups", body={}).json()["groups"]
+    assert next(group for group in groups if group["name"] == "hers")["offset"] == 0
+    assert say("delete_group", "ann", group="hers") == ""
+    # Whose name is free may be taken by anybody.
+    assert say("commit_offset", "bob", group="hers", offset=1) == ""
+    assert say("delete_group", "root", group="hers") == ""
+
+
 async def test_a_consumer_that_sends_nonsense_is_told_and_let_go(cluster: Cluster) -> None:
     for text in ("nonsense", '{"commit": "x"}', '{"other": 1}', '{"commit": 1}'):
         async with (

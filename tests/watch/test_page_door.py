@@ -111,3 +111,24 @@ def test_the_namenode_refuses_pages_of_other_sites(cluster: Cluster) -> None:
     assert (answer.status, code(answer)) == (403, "permission-denied")
     same = ask(f"{cluster.url}/v1/stat", body={"path": "/"}, headers={"Origin": cluster.url})
     assert same.status == 200
+
+
+def test_a_name_that_has_come_to_mean_this_machine_is_refused(cluster: Cluster) -> None:
+    """DNS rebinding: to the browser such a page and the server are one site, so that Origin is missing or right."""
+    node = f"http://{cluster.datanodes[0].facts['http']}"
+    rebound = {"Host": "evil.example", "Origin": "http://evil.example"}
+    for url in (
+        f"{cluster.url}/",
+        f"{cluster.url}/v1/live",
+        f"{cluster.url}/v1/events",
+        f"{cluster.url}/webhdfs/v1/?op=LISTSTATUS&user.name=root",
+        f"{node}/webhdfs/v1/x?op=OPEN&user.name=root",
+        f"{node}/v1/web/node",
+    ):
+        answer = ask(url, headers=rebound)
+        assert (answer.status, code(answer)) == (403, "permission-denied"), url
+    stat = ask(f"{cluster.url}/v1/stat", body={"path": "/"}, headers=rebound)
+    assert (stat.status, code(stat)) == (403, "permission-denied")
+    # Content is for everybody, whatever a site calls its gateway.
+    assert ask(f"{node}/ipfs/bafkqaaa?format=raw", headers=rebound).status == 200
+    assert ask(f"{cluster.url}/healthz", headers={"Host": "localhost:1"}).status == 200

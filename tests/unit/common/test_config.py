@@ -28,6 +28,17 @@ def test_the_order_of_sources(tmp_path: Path) -> None:
 def test_the_short_name_of_the_namenode(tmp_path: Path) -> None:
     environ = {"TWINFS_NAMENODE": "http://there:1"}
     assert load(ClientConfig, environ=environ).namenode == "http://there:1"
+    both = {**environ, "TWINFS_CLIENT_NAMENODE": "http://here:1"}
+    assert load(ClientConfig, environ=both).namenode == "http://here:1"
+
+
+def test_the_short_name_of_the_user() -> None:
+    environ = {"TWINFS_USER": "ada"}
+    assert load(ClientConfig, environ=environ).user_name == "ada"
+    assert load(ClientConfig, {"user": "eve"}, environ=environ).user_name == "eve"
+    found = settings(ClientConfig, environ={**environ, "TWINFS_CLIENT_USER": "bob"})
+    user = next(setting for setting in found if setting.name == "user")
+    assert (user.value, user.origin) == ("bob", "environment TWINFS_CLIENT_USER")
 
 
 def test_lists_from_the_environment() -> None:

@@ -16,7 +16,8 @@ from twinfs.common.messages import (
 )
 from twinfs.common.model import BlockId, BlockRef, GenerationStamp, NodeAddress, NodeId
 from twinfs.common.runtime import ManualClock
-from twinfs.namenode.datanodes import MAX_QUEUED_COMMANDS, DataNode, DataNodes
+from twinfs.namenode.datanodes import MAX_QUEUED_COMMANDS, Admin, DataNode, DataNodes
+from twinfs.namenode.metrics import node_states
 
 STALE_S, DEAD_S = 10.0, 30.0
 MIB = 1024 * 1024
@@ -157,6 +158,19 @@ def test_an_expected_node_that_stays_away_is_dead(cluster: Cluster) -> None:
     cluster.clock.advance(DEAD_S)
     assert cluster.nodes.tick() == [1]
     assert cluster.nodes.order([NodeId(1)], "") == []
+
+
+def test_who_was_sent_away_does_not_count_as_dead(cluster: Cluster) -> None:
+    """An alert is fired for dead nodes, and nothing is to be done about these."""
+    states = ("in-service", "decommissioning", "decommissioned", "in-maintenance")
+    for number, state in enumerate(states, 1):
+        cluster.register(number)
+        cluster.nodes.set_admin(NodeId(number), Admin(state))  # type: ignore[arg-type]
+    assert node_states(cluster.nodes) == {"live": 4, "stale": 0, "dead": 0, "away": 0}
+    cluster.clock.advance(STALE_S)
+    assert node_states(cluster.nodes)["stale"] == 4
+    cluster.clock.advance(DEAD_S)
+    assert node_states(cluster.nodes) == {"live": 0, "stale": 0, "dead": 2, "away": 2}
 
 
 # --- where to read ---
