@@ -31,7 +31,7 @@ from .namespace import tree
 from .namespace.tree import CURRENT, TRASH
 from .namespace.walk import walk
 from .permissions import Caller
-from .reaper import reap
+from .reaper import anything_to_reap, reap
 from .repairer import Repairer, block_states
 from .replication import BlockState, ReplicationMonitor, View, need_of
 from .safemode import SafeModeGate
@@ -44,6 +44,7 @@ COLLECT_ROWS: Final = 128
 SCAN_BLOCKS: Final = 2_000
 SCAN_PAGES: Final = 400  # of IN_LIMIT blocks, in one run of the scan
 LIVENESS_S: Final = 1.0
+IDLE_S: Final = 1.0  # between looks for repair where nothing waits: each wakes a processor
 REPAIR_S: Final = 0.25  # copies that do not arrive, and budgets that fill up, tell nobody
 BREATH_S: Final = 0.005
 MAX_TOLD: Final = (
@@ -91,12 +92,13 @@ class Jobs:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._watch_liveness(), name="liveness")
             tasks.create_task(self._watch_repair(), name="repair")
+            if self._config.database:  # nobody else writes to the SQLite file
+                tasks.create_task(self._loop("orders", 1.0, self._orders), name="orders")
+                tasks.create_task(self._loop("sealer", 0.2, self._seal), name="sealer")
             for name, period_s, job in (
-                ("orders", 1.0, self._orders),
                 ("draining", 2.0, self._drain),
-                ("balancer", 0.5, self._balance),
-                ("reaper", 0.5, self._reap),
-                ("sealer", 0.2, self._seal),
+                ("balancer", 1.0, self._balance),
+                ("reaper", 1.0, self._reap),
                 ("leases", 2.0, self._leases),
                 ("trash", 60.0, self._trash),
                 ("scan", 30.0, self._scan),
@@ -137,9 +139,11 @@ class Jobs:
             self._news.clear()
             await self._once("repair", self._repair)
             worked_s = self._clock.monotonic_s() - began_s
-            await asyncio.sleep(min(REPAIR_S, max(BREATH_S, worked_s)))
+            busy = bool(self._monitor.waiting or self._monitor.copying or self._to_tell)
+            if busy:
+                await asyncio.sleep(min(REPAIR_S, max(BREATH_S, worked_s)))
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(REPAIR_S):
+                async with asyncio.timeout(REPAIR_S if busy else IDLE_S):
                     await self._news.wait()
 
     def wake(self) -> None:
@@ -201,8 +205,6 @@ class Jobs:
                 await self._consider_blocks_of(node_id)
 
     async def _orders(self) -> None:
-        if not self._config.database:
-            return
         await self._learn()
         if not self._holds_now("repair"):
             return
@@ -227,6 +229,8 @@ class Jobs:
     async def _drain(self) -> None:
         if await self._repairs() and await self._draining.step():
             await self._learn()
+        if self._monitor.unseen:
+            self.wake()
 
     async def _consider_blocks_of(self, node_id: NodeId) -> None:
         after = 0
@@ -268,14 +272,15 @@ class Jobs:
         """
         if not await self._repairs():
             return
-        self._monitor.consider(await self._store.read(_with_damage))
+        self.consider(await self._store.read(_with_damage))
         for _ in range(SCAN_PAGES):
             view = View(self._nodes.candidates())
             if not view.nodes:
                 return
             states = await self._store.read(partial(_page_of_blocks, after=self._scanned_to))
             off = [state.block.block_id for state in states if is_off(state, view)]
-            self._monitor.consider(off)
+            if off:
+                self.consider(off)
             if len(states) < IN_LIMIT:
                 self._scanned_to = 0
                 return
@@ -322,6 +327,9 @@ class Jobs:
         if not await self.holds("reaper"):
             return
         before_ms = self._clock.wall_ms() - int(self._config.delete_grace_s * 1000)
+        # A look costs a reader's time alone; a transaction wakes the writing threads.
+        if not await self._store.read(partial(anything_to_reap, before_ms=before_ms)):
+            return
         while await self._store.run(partial(reap, before_ms=before_ms, limit=REAP_ROWS)):
             await asyncio.sleep(0)  # others' operations are in the queue now
 
@@ -353,7 +361,7 @@ class Jobs:
             )
 
     async def _seal(self) -> None:
-        if self._config.database and await self.holds("sealer"):
+        if await self.holds("sealer"):
             while await self._store.run(events.seal_pending) >= 2_000:
                 pass
 

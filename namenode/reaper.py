@@ -13,6 +13,10 @@ _UNLINKED = (
 )
 
 
+def anything_to_reap(tx: Transaction, *, before_ms: int) -> bool:
+    return bool(tx.all(_UNLINKED, (UNLINKED_PARENT, before_ms, 1)))
+
+
 def reap(tx: Transaction, *, before_ms: int, limit: int) -> int:
     """Remove up to about *limit* rows of what was unlinked at *before_ms* or earlier; 0: nothing is left.
 
