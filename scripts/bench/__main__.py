@@ -26,6 +26,7 @@ GROUPS = {
     "events": ("events", "measure", "the change stream: writers, with three consumers and without"),
     "namenode": ("scale", "measure", "a NameNode with a million files: memory, restart, paging"),
     "dashboard": ("dashboard", "measure", "the dashboard in Chromium, a million files"),
+    "metrics": ("scrapes", "measure", "/metrics of processes that hold a million blocks"),
     "peer": ("peers", "measure_add", "content added to a peer"),
     "gateway": ("peers", "measure_gateway", "raw blocks over HTTP"),
     "exchange": ("peers", "measure_exchange", "one DAG from four limited peers"),

@@ -11,7 +11,6 @@ import shutil
 import subprocess
 import sys
 import threading
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from typing import Any
 import scale
 from cluster import Cluster, wait_for
 from figures import Figure, Series
+from scrapes import AT_MOST_MS, SERIES, scrape, series
 from settings import Settings
 
 from twinfs.client.http_namenode import HttpNameNode
@@ -104,7 +104,7 @@ def _measure(settings: Settings, cluster: Cluster, browser: Any) -> list[Figure]
     with _nodes(cluster.url):
         # Counting a million files for the first time is work that no page asks for.
         wait_for(lambda: _counted(cluster.url), "files counted")
-        scrapes, series = _scrapes(cluster.url)
+        took, text = scrape(cluster.url)
         idle = [_cpu_percent(cluster.namenode.pid) for _ in range(settings.runs)]
         page = browser.new_page()
         page.goto(cluster.url)
@@ -140,8 +140,8 @@ def _measure(settings: Settings, cluster: Cluster, browser: Any) -> list[Figure]
             Series("with 50 DataNodes, no page", tuple(idle)),
             at_most=COST_PERCENT,
         ),
-        Figure("/metrics, all files counted, 50 DataNodes", "ms", scrapes, at_most=20.0),
-        Figure("its series", "", [series], at_most=2_000),
+        Figure("/metrics, all files counted, 50 DataNodes", "ms", took, at_most=AT_MOST_MS),
+        Figure("its series", "", [series(text)], at_most=SERIES),
         Figure("100,000 entries: first rows", "s", [rows_s], at_most=FIRST_VIEW_S),
         Figure("100,000 entries: all known", "s", [whole_s]),
         Figure("scrolling them: 99 of 100 frames within", "ms", [frames[len(frames) * 99 // 100]]),
@@ -197,17 +197,6 @@ def _plain_s(browser: Any, url: str) -> float:
         )
     finally:
         context.close()
-
-
-def _scrapes(url: str) -> tuple[list[float], float]:
-    """(how long scrapes of `/metrics` took, in ms; the number of series)."""
-    took: list[float] = []
-    for _ in range(20):
-        began_s = elapsed_timer()
-        with urllib.request.urlopen(f"{url}/metrics") as answer:
-            text = answer.read().decode()
-        took.append((elapsed_timer() - began_s) * 1000)
-    return took, float(sum(not line.startswith("#") for line in text.splitlines()))
 
 
 def _counted(url: str) -> bool:

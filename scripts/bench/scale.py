@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from cluster import Cluster, resident_mib, wait_for
@@ -18,6 +18,7 @@ from settings import Settings
 
 from twinfs.client.filesystem import FileSystem
 from twinfs.client.http_namenode import HttpNameNode
+from twinfs.common.checksum import digest_of
 from twinfs.common.errors import Unavailable
 from twinfs.common.messages import ListDirectory, LocateMany, Mkdirs, MkdirsMany, Stat, StatMany
 from twinfs.common.runtime import elapsed_timer, new_uuid
@@ -67,10 +68,18 @@ def measure(settings: Settings) -> list[Figure]:
     ]
 
 
-def fill(database: Path, first: int, count: int, *, big: bool) -> None:
-    """Rows of closed files of one block in three copies, as `put_files` leaves them.
+def fill(
+    database: Path,
+    first: int,
+    count: int,
+    *,
+    big: bool,
+    copies: int = COPIES,
+    content: Callable[[int], bytes] | None = None,
+) -> None:
+    """Rows of closed files of one block in *copies* copies, as `put_files` leaves them.
 
-    Written past the NameNode, which is stopped, because a million calls would take minutes.
+    *content*: the bytes of the block with that id, all of one length; without it, 4 KiB whose digest is nobody's. Written past the NameNode, which is stopped, because a million calls would take minutes.
     """
     connection = sqlite3.connect(database, isolation_level=None)
     execute, many = connection.execute, connection.executemany
@@ -80,9 +89,9 @@ def fill(database: Path, first: int, count: int, *, big: bool) -> None:
         many(
             "INSERT INTO datanodes (node_id, uuid, host, data_address, http_address, socket_path,"
             " rack, admin_state, registered_ms) VALUES (?, ?, '127.0.0.1', ?, ?, '', '/r', 0, 0)",
-            [(n, f"node-{n}", f"127.0.0.1:{n}", f"127.0.0.1:{n}") for n in range(1, COPIES + 1)],
+            [(n, f"node-{n}", f"127.0.0.1:{n}", f"127.0.0.1:{n}") for n in range(1, copies + 1)],
         )
-        execute("UPDATE counters SET next = next + ? WHERE name = 'node'", (COPIES,))
+        execute("UPDATE counters SET next = next + ? WHERE name = 'node'", (copies,))
     inode = (
         "INSERT INTO inodes (parent_id, name, inode_id, kind, mode, flags, replication, owner, grp,"
         " mtime_ms, atime_ms, length, block_size) VALUES (?, ?, ?, ?, ?, 0, ?, 'somebody',"
@@ -94,12 +103,18 @@ def fill(database: Path, first: int, count: int, *, big: bool) -> None:
     rows: list[tuple[object, ...]] = []
     made = 0
 
+    length = len(content(0)) if content else 4096
+
+    def block(block_id: int) -> tuple[int, int, int, bytes]:
+        data = content(block_id) if content else b""
+        return block_id, length, copies, digest_of(data) if content else bytes(32)
+
     def flush() -> None:
         many(inode, rows)
-        ids = [row[2] for row in rows]
+        ids = [int(str(row[2])) for row in rows]
         many("INSERT INTO file_blocks VALUES (?, 0, ?)", ((n, n) for n in ids))
-        many("INSERT INTO blocks VALUES (?, 1, 4096, 1, 3, ?)", ((n, bytes(32)) for n in ids))
-        many("INSERT INTO replicas VALUES (?, ?, 0, 1)", _copies(ids))
+        many("INSERT INTO blocks VALUES (?, 1, ?, 1, ?, ?)", map(block, ids))
+        many("INSERT INTO replicas VALUES (?, ?, 0, 1)", _copies(ids, copies))
         rows.clear()
 
     folder = 0
@@ -111,7 +126,7 @@ def fill(database: Path, first: int, count: int, *, big: bool) -> None:
         folders.append((top, name, folder_id, 1, 0o755, 0, 0))
         for number in range(min(size, count - made)):
             rows.append(
-                (folder_id, f"f{number:06d}", start + 100_000 + made, 2, 0o644, COPIES, 4096)
+                (folder_id, f"f{number:06d}", start + 100_000 + made, 2, 0o644, copies, length)
             )
             made += 1
         if len(rows) >= 50_000:
@@ -124,9 +139,9 @@ def fill(database: Path, first: int, count: int, *, big: bool) -> None:
     connection.close()
 
 
-def _copies(ids: list[object]) -> Iterator[tuple[object, int]]:
+def _copies(ids: list[int], copies: int) -> Iterator[tuple[int, int]]:
     for block_id in ids:
-        for node in range(1, COPIES + 1):
+        for node in range(1, copies + 1):
             yield block_id, node
 
 
