@@ -189,20 +189,27 @@ class SmallWriter:
                         self._write, files, first, allocation, allocation.nodes
                     )
             except PipelineBroken as error:
-                self._free.clear()
+                self._forsake(first, len(files))
                 await trials.failed(error, error.failed)
                 continue
             if len(commits[0].nodes) < needed:
-                self._free.clear()
+                self._forsake(first, len(files))
                 await trials.failed(*_too_few(commits[0], allocation, needed))
                 continue
             if len(commits[0].nodes) < len(allocation.nodes):
-                self._free.clear()  # a pipeline with a hole is not used again
+                self._forsake()  # a pipeline with a hole is not used again
             try:
-                return await self._commit(files, commits)
+                results = await self._commit(files, commits)
             except LeaseLost as error:
-                self._free.clear()
+                self._forsake(first, len(files))
                 await trials.failed(error)
+                continue
+            except DfsError:
+                self._session.give_back(range(first, first + len(files)))
+                raise
+            refused = [n for n, result in enumerate(results, first) if isinstance(result, DfsError)]
+            self._session.give_back(refused)
+            return results
 
     async def store(
         self, parts: Sequence[bytes], replication: int | None = None
@@ -221,14 +228,23 @@ class SmallWriter:
                     self._write, files, first, allocation, allocation.nodes
                 )
             except PipelineBroken as error:
-                self._free.clear()
+                self._forsake(first, len(files))
                 await trials.failed(error, error.failed)
                 continue
             if len(commits[0].nodes) < len(allocation.nodes):
-                self._free.clear()  # a pipeline with a hole is not used again
+                self._forsake()  # a pipeline with a hole is not used again
             if len(commits[0].nodes) >= needed:
                 return commits
+            self._session.give_back(range(first, first + len(files)))
             await trials.failed(*_too_few(commits[0], allocation, needed))
+
+    def _forsake(self, first: int = 0, count: int = 0) -> None:
+        """Use no more of what is allocated, and give it back, with *count* blocks from *first* on that were written in vain."""
+        unused = [
+            n for free in self._free.values() for ids in free for n in range(ids.next, ids.end)
+        ]
+        self._free.clear()
+        self._session.give_back([*unused, *range(first, first + count)])
 
     def _write(
         self,

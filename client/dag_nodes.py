@@ -106,10 +106,14 @@ async def _write(
                 parts,
                 session.config.durability,
             )
-        except PipelineBroken as error:
+        except BaseException as error:
+            session.give_back(item.block_id for item in items)
+            if not isinstance(error, PipelineBroken):
+                raise
             await trials.failed(error, error.failed)
             continue
         if len(done.nodes) < needed:
+            session.give_back(item.block_id for item in items)
             await trials.failed(
                 PipelineFailed(f"only {len(done.nodes)} of {needed} nodes could store the data"),
                 [n.node_id for n in allocation.nodes if n.node_id not in done.nodes],

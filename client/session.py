@@ -6,15 +6,23 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
 from ..common import tracing
 from ..common.config import ClientConfig
 from ..common.errors import DfsError
-from ..common.messages import BadReplica, GetServerInfo, RenewLease, ReportBadReplicas, ServerInfo
-from ..common.model import NodeId, TargetBlock
+from ..common.messages import (
+    MAX_BATCH,
+    AbandonBlock,
+    BadReplica,
+    GetServerInfo,
+    RenewLease,
+    ReportBadReplicas,
+    ServerInfo,
+)
+from ..common.model import BlockId, INodeId, NodeId, TargetBlock
 from ..common.runtime import Clock, SystemClock, new_uuid, system_random
 from .block_reader import BlockReader
 from .block_writer import BlockWriter
@@ -130,6 +138,21 @@ class Session:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def give_back(self, block_ids: Iterable[int]) -> None:
+        """Blocks allocated to this client that it will not put: what was written of them is deleted.
+
+        Done in the background, once: what is not given back stays until this client ends.
+        """
+        for first, count in runs(block_ids):
+            self.spawn(asyncio.create_task(self._give_back(first, count), name="give back"))
+
+    async def _give_back(self, first: int, count: int) -> None:
+        request = AbandonBlock(
+            inode_id=INodeId(0), holder=self.holder, block_id=BlockId(first), count=count
+        )
+        with contextlib.suppress(DfsError):
+            await self.namenode.call("abandon_block", request)
+
     def _report_bad(self, replicas: list[BadReplica]) -> None:
         """From any thread; a report that does not get through is no harm."""
         if self._loop is None or self._loop.is_closed():
@@ -158,3 +181,14 @@ class Session:
         self.pool.close()
         self._threads.shutdown(wait=True, cancel_futures=True)
         self.blocks.close()
+
+
+def runs(block_ids: Iterable[int]) -> list[tuple[int, int]]:
+    """Neighbouring ids together: (first, count), of at most MAX_BATCH."""
+    found: list[tuple[int, int]] = []
+    for block_id in sorted(set(block_ids)):
+        if found and sum(found[-1]) == block_id and found[-1][1] < MAX_BATCH:
+            found[-1] = (found[-1][0], found[-1][1] + 1)
+        else:
+            found.append((block_id, 1))
+    return found

@@ -45,24 +45,30 @@ async def upload(
     block_size = file.block_size or info.default_block_size
     block_size = -(-block_size // CHUNK_BYTES) * CHUNK_BYTES
     blocks = await upload_blocks(session, read_at, length, block_size, file.replication, progress)
-    dag = await file_dag(session, [(c.length, part) for c, part in blocks], file.replication)
-    put = PutFile(
-        path=file.path,
-        mode=file.mode,
-        overwrite=file.overwrite,
-        create_parents=file.create_parents,
-        replication=file.replication,
-        block_size=block_size,
-        mtime_ms=file.mtime_ms,
-        blocks=[commit for commit, _ in blocks],
-        dag=dag,
-    )
-    answer: StatusList = await session.namenode.call(
-        "put_files", PutFiles(holder=session.holder, files=[put])
-    )
-    (result,) = answer.results
-    if result.failure is not None:
-        raise error_of(result.failure)
+    written = [commit.block_id for commit, _ in blocks]
+    try:
+        dag = await file_dag(session, [(c.length, part) for c, part in blocks], file.replication)
+        written += [commit.block_id for commit in dag.nodes] if dag is not None else []
+        put = PutFile(
+            path=file.path,
+            mode=file.mode,
+            overwrite=file.overwrite,
+            create_parents=file.create_parents,
+            replication=file.replication,
+            block_size=block_size,
+            mtime_ms=file.mtime_ms,
+            blocks=[commit for commit, _ in blocks],
+            dag=dag,
+        )
+        answer: StatusList = await session.namenode.call(
+            "put_files", PutFiles(holder=session.holder, files=[put])
+        )
+        (result,) = answer.results
+        if result.failure is not None:
+            raise error_of(result.failure)
+    except BaseException:
+        session.give_back(written)
+        raise
     assert result.status is not None
     return result.status
 
@@ -89,10 +95,12 @@ async def upload_blocks(
     tasks = [asyncio.create_task(one(offset)) for offset in range(0, length, block_size)]
     try:
         return await asyncio.gather(*tasks)
-    finally:
+    except BaseException:
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+        session.give_back(done[0].block_id for done in ended if not isinstance(done, BaseException))
+        raise
 
 
 async def _block(
@@ -130,7 +138,10 @@ async def _block(
                 return await session.run(
                     _send, session, allocation, read_at, offset, size, needed, moved
                 )
-        except (PipelineBroken, LeaseLost) as error:
+        except BaseException as error:
+            session.give_back([allocation.first_block_id])
+            if not isinstance(error, PipelineBroken | LeaseLost):
+                raise
             if progress is not None:
                 progress(-sent)
             await trials.failed(error, error.failed if isinstance(error, PipelineBroken) else ())

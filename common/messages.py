@@ -285,11 +285,12 @@ class AddBlock(Struct, frozen=True, kw_only=True):
 
 
 class AbandonBlock(Struct, frozen=True, kw_only=True):
-    """Take back a block that AddBlock gave and no pipeline accepted."""
+    """Take back a block that AddBlock gave and no pipeline accepted; without an inode, *count* blocks of an allocation."""
 
     inode_id: INodeId
     holder: Holder
     block_id: BlockId
+    count: Annotated[int, msgspec.Meta(ge=1, le=MAX_BATCH)] = 1
 
 
 class UpdatePipeline(Struct, frozen=True, kw_only=True):

@@ -27,7 +27,7 @@ from ..common.ipld import dag, multihash
 from ..common.ipld.cid import BLAKE3, CODEC_NAMES, IDENTITY, MAX_BLOCK_BYTES, RAW, Cid
 from ..common.messages import BlockCommit
 from . import blockmap, dags, leases
-from .allocations import require_new
+from .allocations import require_new, taken
 from .blockmap import GOOD, IN_LIMIT, INSERT_BLOCK, INSERT_FILE_BLOCK, INSERT_REPLICA
 from .dags import INSERT_CONTENT, INSERT_LINK, Content, Written, rows_of
 from .leases import WriteRules
@@ -104,6 +104,8 @@ def put(
     for entry, inside in zip(request.blocks, links, strict=True):
         batch.put(entry, inside, known)
     batch.write()
+    # Those whose content was held already, too: nobody will put them.
+    taken(tx, request.holder, checker.fresh)
     return PutContentsAnswer(added=added + batch.added, incomplete=batch.incomplete)
 
 
@@ -134,12 +136,12 @@ class _Checker:
         self._request = request
         self._rules = rules
         self.replication = request.replication or rules.replication
+        self.fresh: list[BlockCommit] = []  # blocks that were written for this request
 
     def check(self, known: dict[bytes, Content]) -> None:
         request = self._request
-        fresh: list[BlockCommit] = [
-            as_commit(entry.block) for entry in request.blocks if entry.block.nodes
-        ]
+        fresh = self.fresh
+        fresh += [as_commit(entry.block) for entry in request.blocks if entry.block.nodes]
         shared = [e.block for e in request.blocks if not e.block.nodes and e.multihash not in known]
         for file in request.files:
             fresh += [as_commit(block) for block in file.blocks if block.nodes]

@@ -28,7 +28,7 @@ from ..common.ipld.cid import Cid
 from ..common.model import Block, LocatedBlock, NodeAddress, NodeId
 from ..common.paths import shown
 from . import blockmap, dags
-from .allocations import require_new
+from .allocations import require_new, taken
 from .blockmap import GOOD, IN_LIMIT, NodeDirectory
 from .dags import Content, Written, rows_of
 from .leases import WriteRules
@@ -336,6 +336,7 @@ def set_dag(
             )
             content_id = dags.record(tx, plan, replication=node.replication, now_ms=now_ms)
             dags.attach(tx, node.inode_id, content_id)
+            taken(tx, request.holder, request.dag.nodes)
         known = file_cid(tx, node)
     cid, tsize = known or (b"", 0)
     return PathCid(cid=cid, tsize=tsize, status=status(node, found.path))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from ...common.errors import InvalidRequest, LeaseLost
-from ...common.messages import AbandonBlock, BlockCommit, UpdatePipeline
+from ...common.messages import AbandonBlock, UpdatePipeline
 from ...common.model import BlockBase, BlockId, BlockRef, GenerationStamp, NodeAddress, TargetBlock
-from ..blockmap import IN_LIMIT, NodeDirectory, Placer
+from ..allocations import Allocations
+from ..blockmap import NodeDirectory, Placer
 from ..leases import WriteRules
 from ..permissions import Caller
 from ..store.base import Transaction
-from ..store.sql import marks
 
 
 def update_pipeline(
@@ -56,20 +56,6 @@ def update_pipeline(
 
 
 def abandon(tx: Transaction, request: AbandonBlock) -> None:
-    """What was written of the block becomes an orphan, which its DataNodes are told to delete when they report it."""
-    tx.execute(
-        "DELETE FROM allocations WHERE first_block_id = ? AND last_block_id = ? AND holder = ?",
-        (request.block_id, request.block_id, request.holder),
-    )
-
-
-def used(tx: Transaction, holder: str, commits: list[BlockCommit]) -> None:
-    """Forget allocations of single blocks that are in a file now: a client that lives for months must not gather them."""
-    ids = [commit.block_id for commit in commits]
-    for start in range(0, len(ids), IN_LIMIT):
-        part = ids[start : start + IN_LIMIT]
-        tx.execute(
-            "DELETE FROM allocations WHERE first_block_id = last_block_id AND holder = ?"
-            f" AND first_block_id IN ({marks(len(part))})",
-            (holder, *part),
-        )
+    """What was written of the blocks becomes orphans, which their DataNodes are told to delete when they report them."""
+    first = int(request.block_id)
+    Allocations(tx, request.holder).take(range(first, first + request.count))

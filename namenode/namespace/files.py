@@ -36,7 +36,7 @@ from ...common.model import (
 )
 from ...common.paths import shown
 from .. import acls, blockmap, dags, leases, quotas
-from ..allocations import require_new
+from ..allocations import require_new, taken
 from ..blockmap import BEING_WRITTEN, NodeDirectory, OpenBlock, Placer
 from ..leases import WriteRules
 from ..permissions import WRITE, Caller, require, require_removal
@@ -237,6 +237,8 @@ def add_block(
 def abandon_block(tx: Transaction, caller: Caller, request: AbandonBlock, *, now_ms: int) -> None:
     if not request.inode_id:
         return allocations.abandon(tx, request)
+    if request.count != 1:
+        raise InvalidRequest("the blocks of a file are taken back one by one")
     node = leases.writing(tx, request.inode_id, request.holder)
     opened = blockmap.open_block(tx, request.block_id)
     if opened is None or opened.inode_id != node.inode_id:
@@ -340,6 +342,8 @@ def complete(
     if plan is not None:
         root = dags.record(tx, plan, replication=node.replication, now_ms=now_ms)
         dags.attach(tx, node.inode_id, root)
+        assert request.dag is not None
+        taken(tx, request.holder, request.dag.nodes)
     mtime_ms = now_ms if request.mtime_ms is None else request.mtime_ms
     node = leases.close(tx, node, now_ms, caller.user, request.path, mtime_ms=mtime_ms)
     return status(node, request.path)

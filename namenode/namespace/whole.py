@@ -13,7 +13,6 @@ from ...common.errors import (
 from ...common.messages import (
     Allocate,
     Allocation,
-    BlockCommit,
     Concat,
     Copy,
     PutFile,
@@ -31,7 +30,6 @@ from ..permissions import READ, WRITE, Caller, require, require_removal
 from ..store import sql
 from ..store.base import NewEvent, Transaction
 from ..store.sql import INode, marks
-from .allocations import used
 from .files import new_file, rounded_block_size
 from .placing import make_place
 from .walk import Walk, existing_file, status, walk
@@ -86,18 +84,20 @@ def put_files(
     known = {row[0] for row in tx.all("SELECT node_id FROM datanodes")}
     batch = _Batch()
     results = []
-    placed_blocks: list[BlockCommit] = []
+    placed_blocks: list[int] = []
     for entry in request.files:
         try:
             placed = _put_file(
                 tx, caller, entry, batch, allocations, taken, known, now_ms=now_ms, rules=rules
             )
             results.append(StatusResult(status=placed))
-            placed_blocks += entry.blocks
+            placed_blocks += [commit.block_id for commit in entry.blocks]
+            if entry.dag is not None:
+                placed_blocks += [commit.block_id for commit in entry.dag.nodes]
         except DfsError as error:
             results.append(StatusResult(failure=failure_of(error)))
     batch.write(tx, now_ms)
-    used(tx, request.holder, placed_blocks)
+    allocations.take(placed_blocks)
     return StatusList(results=results)
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from twinfs.common.errors import InvalidRequest, LeaseLost, NotEnoughDataNodes
 from twinfs.common.messages import (
+    MAX_BATCH,
     AbandonBlock,
     AddBlock,
     Append,
@@ -18,7 +19,7 @@ from twinfs.common.messages import (
     Sync,
     UpdatePipeline,
 )
-from twinfs.common.model import BlockRef, INodeId, NodeId
+from twinfs.common.model import BlockId, BlockRef, INodeId, NodeId
 from twinfs.namenode.namespace import attributes, files, tree, undo
 from twinfs.namenode.store.base import MetadataStore
 
@@ -94,6 +95,62 @@ async def test_allocations_end_when_their_block_is_in_a_file(space: Space) -> No
     await do(space.store, files.abandon_block, request, now_ms=2)
     assert await allocations(space) == 0
     assert await space.put_files([PutFile(path="/g", blocks=[commit(block, 5)])]) == ["lease-lost"]
+
+
+async def test_allocations_of_many_blocks_shrink_as_they_are_used_and_given_back(
+    space: Space,
+) -> None:
+    """What is in no file is the client's only as long as it means to put it: replicas of the rest are orphans."""
+    found = await space.allocate("h", count=10)
+    first = int(found.first_block_id)
+
+    async def rows() -> list[tuple[int, int]]:
+        statement = "SELECT first_block_id, last_block_id FROM allocations ORDER BY first_block_id"
+        return [
+            (a - first, b - first) for a, b in await space.store.read(lambda t: t.all(statement))
+        ]
+
+    def block(number: int) -> BlockRef:
+        return BlockRef(block_id=BlockId(first + number), generation=found.generation)
+
+    async def put(*numbers: int) -> list[Any]:
+        files_ = [PutFile(path=f"/f{n}", blocks=[commit(block(n), n + 1)]) for n in numbers]
+        answers = await space.put_files(files_)
+        return [one if isinstance(one, str) else one.path for one in answers]
+
+    async def give_back(number: int, count: int, holder: str = "h") -> None:
+        request = AbandonBlock(
+            inode_id=INodeId(0), holder=holder, block_id=block(number).block_id, count=count
+        )
+        await do(space.store, files.abandon_block, request, now_ms=2)
+
+    assert await put(0, 1) == ["/f0", "/f1"]
+    assert await rows() == [(2, 9)]
+    assert await put(4) == ["/f4"]
+    assert await rows() == [(2, 3), (5, 9)]
+    await give_back(3, 4, "somebody else")
+    assert await rows() == [(2, 3), (5, 9)]
+    for _ in range(2):  # a request may come again
+        await give_back(3, 4)
+        assert await rows() == [(2, 2), (7, 9)]
+    assert await put(3, 5, 6) == ["lease-lost"] * 3
+    await give_back(9, MAX_BATCH)
+    assert await rows() == [(2, 2), (7, 8)]
+    # A block that is refused stays the client's until it says otherwise; what is in files is not touched.
+    again = PutFile(path="/f0", blocks=[commit(block(7), 5)])
+    assert await space.put_files([again]) == ["path-exists"]
+    assert await rows() == [(2, 2), (7, 8)]
+    await give_back(0, 10)
+    assert await rows() == []
+    assert len(await space.locate("/f4")) == 1
+
+
+async def test_the_blocks_of_a_file_are_taken_back_one_by_one(space: Space) -> None:
+    status = await space.create("/open")
+    block = await space.add_block(status)
+    request = AbandonBlock(inode_id=status.inode_id, holder="h", block_id=block.block_id, count=2)
+    with pytest.raises(InvalidRequest):
+        await do(space.store, files.abandon_block, request, now_ms=2)
 
 
 async def cancel(space: Space, inode_id: INodeId, holder: str = "h") -> None:

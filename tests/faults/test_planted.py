@@ -267,6 +267,37 @@ async def answer_lost(stage: Stage) -> None:
         await renaming
 
 
+async def copy_broken_off(stage: Stage) -> None:
+    """A node dies in the middle of a copy, and the file is deleted meanwhile: what is there of it may not stay."""
+    await stage.put("/broken/file")
+    holders = await stage.holders("/broken/file")
+    (other,) = set(stage.cluster.datanodes) - set(holders)
+    target = stage.cluster.target(other)
+    await asyncio.to_thread(crash.arm, target, "replica.rename")
+    await stage.kill(holders[0])
+
+    async def crashed() -> bool:
+        return not target.alive
+
+    await eventually(crashed, "the copying node has crashed", HEAL_LIMIT_S)
+    await stage.delete("/broken/file")
+    await asyncio.to_thread(crash.disarm, target)
+    await stage.restart(holders[0], other)
+    await stage.until_healed()
+
+
+async def put_in_vain(stage: Stage) -> None:
+    """Files are written where there are some already: what was sent of them may not stay, though the client that sent it lives on."""
+    for name, length in (("small", 300), ("large", 150_000), ("blocks", 2_500_000)):
+        path = f"/vain/{name}"
+        await stage.put(path, length)
+        data = piece(7, 901, length)
+        call = lambda path=path, data=data: stage.fs.write_bytes(path, data)  # noqa: E731
+        outcome = await stage.client.attempt("put", call, path=path, write=901, length=length)
+        assert outcome == ("fail", "path-exists")
+    await stage.until_healed()
+
+
 class Witness:
     """A client that talks to the cluster directly."""
 
@@ -354,7 +385,9 @@ async def played(cluster: LocalFaultyCluster, scenarios: list[Scenario], *, heal
 
 async def test_the_servers_as_they_are_pass_every_scenario(tmp_path: Path) -> None:
     with cluster_with(tmp_path, "none") as cluster:
-        verdict = await played(cluster, [case[0] for case in CASES.values()], heals=True)
+        # The client lives through all of it: what it leaves behind must not wait for its end.
+        scenarios = [copy_broken_off, *(case[0] for case in CASES.values()), put_in_vain]
+        verdict = await played(cluster, scenarios, heals=True)
         assert verdict.clean, str(verdict)
         assert verdict.blocks >= 7
         assert cluster.tracebacks() == []

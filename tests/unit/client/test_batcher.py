@@ -7,14 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from twinfs.client import batcher
-from twinfs.client.batcher import BATCH_BYTES, BATCH_FILES, IN_FLIGHT, SmallFile
+from twinfs.client.batcher import (
+    ALLOCATED_AT_ONCE,
+    BATCH_BYTES,
+    BATCH_FILES,
+    IN_FLIGHT,
+    SmallFile,
+)
 from twinfs.client.block_writer import PipelineBroken
 from twinfs.client.placing import ATTEMPTS, Placing
 from twinfs.client.session import Session
@@ -89,6 +95,7 @@ class Cluster:
         self.error: BaseException | None = None  # of every call
         self.gate: asyncio.Event | None = None  # calls wait for it
         self.tasks: list[asyncio.Task[None]] = []
+        self.given_back: list[int] = []
         # the session's face
         self.namenode = self
         self.blocks = self
@@ -117,6 +124,9 @@ class Cluster:
 
     async def run(self, call: Callable[..., Any], *args: object) -> Any:
         return call(*args)
+
+    def give_back(self, block_ids: Iterable[int]) -> None:
+        self.given_back += block_ids
 
     def spawn(self, task: asyncio.Task[None]) -> None:
         self.tasks.append(task)
@@ -268,6 +278,7 @@ async def test_each_file_has_its_own_result(cluster: Cluster) -> None:
         *(writer.put(small(f"/f{number}")) for number in range(3)), return_exceptions=True
     )
     assert isinstance(found[1], PathExists)
+    assert [cluster.stored[block_id] for block_id in cluster.given_back] == [b"/f1"]
     assert [one.path for one in found if isinstance(one, FileStatus)] == ["/f0", "/f2"]
 
 
@@ -301,6 +312,8 @@ async def test_a_broken_pipeline_is_replaced_with_new_blocks(cluster: Cluster) -
     await writer.put(small("/f"))
     assert cluster.excluded == [[], [1]]
     assert cluster.contents() == {"/f": b"/f"}
+    # All of the first allocation: what is on some disk of it, and what it will not be used for.
+    assert sorted(cluster.given_back) == [*range(1_000, 1_000 + ALLOCATED_AT_ONCE)]
 
 
 async def test_nodes_that_dropped_out_are_replaced_when_too_few_are_left(cluster: Cluster) -> None:
@@ -316,6 +329,9 @@ async def test_nodes_that_dropped_out_are_replaced_when_too_few_are_left(cluster
     files = {file.path: file for request in cluster.puts for file in request.files}
     assert files["/two"].blocks[0].nodes == [1, 2]
     assert files["/one"].blocks[0].nodes == [1, 4]
+    assert b"/one" in [cluster.stored.get(block_id) for block_id in cluster.given_back]
+    used = {commit.block_id for file in files.values() for commit in file.blocks}
+    assert not used & set(cluster.given_back)
 
 
 async def test_after_the_retry_time_the_error_is_told(cluster: Cluster) -> None:
@@ -326,6 +342,7 @@ async def test_after_the_retry_time_the_error_is_told(cluster: Cluster) -> None:
     assert ATTEMPTS < len(cluster.allocations) < 100
     assert cluster.slept_s >= 30.0
     assert cluster.puts == []
+    assert sorted(cluster.given_back) == [*range(1_000, cluster.next_id)]
 
 
 async def test_blocks_got_before_a_node_failed_are_not_used_with_it(cluster: Cluster) -> None:
