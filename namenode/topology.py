@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import re
-from collections.abc import Mapping, Sequence
+import signal
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +18,9 @@ from ..common.paths import shown
 DEFAULT_RACK: Final = "/default-rack"
 MAX_MAPPING_BYTES: Final = 16 * 1024 * 1024
 SCRIPT_LIMIT_S: Final = 10.0
+MAX_RACK_BYTES: Final = 1_024  # that a script prints for a host
+READ_BYTES: Final = 8_192
+END_LIMIT_S: Final = 2.0  # for what was killed
 RACK: Final = re.compile(r"(/[A-Za-z0-9._-]{1,100}){1,8}")
 
 
@@ -60,7 +66,7 @@ class Topology:
             raise InvalidConfig("give a topology file or a topology script, not both")
         self._file = file
         self._script = script
-        self._mapping: dict[str, str] = _read(file) if file else {}
+        self._mapping: dict[str, str] = _read_mapping(file) if file else {}
 
     @property
     def configured(self) -> bool:
@@ -77,7 +83,7 @@ class Topology:
         if self._script:
             return await self._ask([address.host for address, _ in nodes])
         if self._file and again:
-            self._mapping = await asyncio.to_thread(_read, self._file)
+            self._mapping = await asyncio.to_thread(_read_mapping, self._file)
         return [rack_in(self._mapping, address, uuid) for address, uuid in nodes]
 
     async def _ask(self, hosts: list[str]) -> list[str | None]:
@@ -90,27 +96,51 @@ class Topology:
                 *hosts,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE,
+                start_new_session=True,
             )
         except OSError as error:
             raise InvalidConfig(
                 f"the topology script {self._script} can't be run: {error.strerror}"
             ) from None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        limit = MAX_RACK_BYTES * len(hosts)
+        ended = False
+
+        def end() -> None:
+            # With what it has started, which may hold its output open.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
         try:
             async with asyncio.timeout(SCRIPT_LIMIT_S):
-                output, _ = await process.communicate()
+                output, complaint = await asyncio.gather(
+                    _read(process.stdout, limit, end), _read(process.stderr, READ_BYTES)
+                )
+                code = await process.wait()
+            ended = True
         except TimeoutError:
             raise InvalidConfig(
                 f"the topology script {self._script} did not end within {SCRIPT_LIMIT_S:.0f} s"
             ) from None
         finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-        if process.returncode:
+            if not ended:
+                end()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(END_LIMIT_S):
+                        await asyncio.gather(_read(process.stdout, 0), _read(process.stderr, 0))
+                        await process.wait()
+        if len(output) > limit:
             raise InvalidConfig(
-                f"the topology script {self._script} failed with exit code {process.returncode}"
+                f"the topology script {self._script} printed more than {limit} bytes for"
+                f" {len(hosts)} hosts"
             )
+        if code:
+            lines = complaint.decode(errors="replace").strip().splitlines()
+            said = f": {shown(lines[-1][:200])}" if lines else ""
+            how = f"exit code {code}" if code > 0 else f"signal {-code}"
+            raise InvalidConfig(f"the topology script {self._script} failed with {how}{said}")
         words = output.decode(errors="replace").split()
         if len(words) != len(hosts) or not all(RACK.fullmatch(word) for word in words):
             raise InvalidConfig(
@@ -120,7 +150,23 @@ class Topology:
         return list(words)
 
 
-def _read(file: str) -> dict[str, str]:
+async def _read(
+    stream: asyncio.StreamReader, limit: int, too_much: Callable[[], None] | None = None
+) -> bytes:
+    """All that comes to its end, if *too_much* is given: it is called when there are more than *limit* bytes. Else the last *limit*."""
+    found = bytearray()
+    while part := await stream.read(READ_BYTES):
+        if too_much is None:
+            found += part
+            del found[: max(0, len(found) - limit)]
+        elif len(found) <= limit:
+            found += part
+            if len(found) > limit:
+                too_much()
+    return bytes(found)
+
+
+def _read_mapping(file: str) -> dict[str, str]:
     try:
         with Path(file).open("rb") as stream:
             content = stream.read(MAX_MAPPING_BYTES + 1)
