@@ -45,6 +45,7 @@ from .namespace import access, attributes, files, linking, tree, undo, whole
 from .namespace.walk import walk
 from .permissions import Caller
 from .safemode import SafeModeGate
+from .silence import Silence
 from .store import superuser_of
 from .store.base import MetadataStore, ReplySink, RequestId, Transaction
 
@@ -83,8 +84,10 @@ class Dispatcher:
         *,
         consider: Callable[[Sequence[int]], None],
         recover: Callable[[Sequence[Recovery]], None],
+        silence: Silence,
     ) -> None:
         """*consider* gets blocks whose replication may be off, *recover* blocks that lost their writer."""
+        self._silence = silence
         self.store = store
         self._nodes = nodes
         self._clock = clock
@@ -362,7 +365,9 @@ class Dispatcher:
         """A file whose writer is silent stands in somebody's way: begin to close it."""
         decoded = codec.unpack(request, kind) if isinstance(request, msgspec.Raw) else request
         assert isinstance(decoded, Create | Append)
-        path, rules, clock = decoded.path, self._rules, self._clock
+        path, clock = decoded.path, self._clock
+        limit_s = self._rules.lease_timeout_ms / 1000
+        before_ms = self._silence.before_ms(limit_s, clock.wall_ms(), clock.monotonic_s())
 
         def begin(tx: Transaction) -> list[Recovery]:
             node = walk(tx, Caller(caller.user, superuser=True), path).node
@@ -371,7 +376,7 @@ class Dispatcher:
                 return []
             found = leases.holder_of(tx, node.inode_id)
             if found is not None and (
-                found[0] == leases.RECOVERY_HOLDER or now_ms - found[1] <= rules.lease_timeout_ms
+                found[0] == leases.RECOVERY_HOLDER or before_ms is None or found[1] >= before_ms
             ):
                 return []
             return leases.begin_recovery(tx, node, now_ms=now_ms)

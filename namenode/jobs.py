@@ -35,6 +35,7 @@ from .reaper import anything_to_reap, reap
 from .repairer import Repairer, block_states
 from .replication import BlockState, ReplicationMonitor, View, need_of
 from .safemode import SafeModeGate
+from .silence import LOOK_S, Silence
 from .store import sql
 from .store.base import MetadataStore, Transaction
 
@@ -86,6 +87,9 @@ class Jobs:
         self._scanned_to = 0
         self._to_tell: dict[int, None] = {}
         self._news = asyncio.Event()
+        self.silence = Silence(
+            config.lease_timeout_s, now_ms=clock.wall_ms(), now_s=clock.monotonic_s()
+        )
 
     async def run(self) -> None:
         """All loops, until cancelled."""
@@ -99,7 +103,7 @@ class Jobs:
                 ("draining", 2.0, self._drain),
                 ("balancer", 1.0, self._balance),
                 ("reaper", 1.0, self._reap),
-                ("leases", 2.0, self._leases),
+                ("leases", LOOK_S, self._leases),
                 ("trash", 60.0, self._trash),
                 ("scan", 30.0, self._scan),
                 ("collector", 30.0, self._collect),
@@ -304,19 +308,22 @@ class Jobs:
                     break
 
     async def _leases(self) -> None:
+        config, now_ms, now_s = self._config, self._clock.wall_ms(), self._clock.monotonic_s()
+        soft_ms = self.silence.before_ms(config.lease_timeout_s, now_ms, now_s)
+        hard_ms = self.silence.before_ms(config.lease_hard_timeout_s, now_ms, now_s)
         if not await self.holds("leases"):
             return
-        now_ms = self._clock.wall_ms()
-        hard_ms = now_ms - int(self._config.lease_hard_timeout_s * 1000)
-        soft_ms = now_ms - int(self._config.lease_timeout_s * 1000)
 
         def work(tx: Transaction) -> list[Recovery]:
-            found = leases.silent_writers(tx, hard_ms, 100)
-            found += leases.stalled_recoveries(tx, now_ms - leases.RECOVERY_RETRY_MS, 100)
+            leases.not_of_the_future(tx, now_ms, int(config.lease_timeout_s * 1000))
+            found = leases.stalled_recoveries(tx, now_ms - leases.RECOVERY_RETRY_MS, 100)
+            if hard_ms is not None:
+                found += leases.silent_writers(tx, hard_ms, 100)
             recoveries = []
             for node in found:
                 recoveries += leases.begin_recovery(tx, node, now_ms=now_ms)
-            leases.expire_holders(tx, soft_ms, 500)
+            if soft_ms is not None:
+                leases.expire_holders(tx, soft_ms, 500)
             return recoveries
 
         self.recover(await self._store.run(work))

@@ -106,11 +106,6 @@ def conflict(
     )
 
 
-def expired(tx: Transaction, inode_id: int, now_ms: int, timeout_ms: int) -> bool:
-    found = holder_of(tx, inode_id)
-    return found is None or now_ms - found[1] > timeout_ms
-
-
 def writing(tx: Transaction, inode_id: int, holder: str, path: str | None = None) -> INode:
     """The file *inode_id* that *holder* has open.
 
@@ -260,6 +255,13 @@ def stalled_recoveries(tx: Transaction, before_ms: int, limit: int) -> list[INod
     )
     nodes = [sql.find(tx, row[0]) for row in rows]
     return [node for node in nodes if node is not None and node.is_open]
+
+
+def not_of_the_future(tx: Transaction, now_ms: int, slack_ms: int) -> None:
+    """After the clock was set back: those last heard of later than now were heard of just now."""
+    tx.execute(
+        "UPDATE lease_holders SET renewed_ms = ? WHERE renewed_ms > ?", (now_ms, now_ms + slack_ms)
+    )
 
 
 def expire_holders(tx: Transaction, before_ms: int, limit: int) -> int:

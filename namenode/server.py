@@ -105,6 +105,7 @@ class NameNodeServer:
             gate,
             consider=jobs.consider,
             recover=jobs.recover,
+            silence=jobs.silence,
         )
         page_key = os.urandom(32)
         reports = Reports(

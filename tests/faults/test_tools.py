@@ -340,6 +340,25 @@ def test_a_clock_can_be_wrong(cluster: LocalFaultyCluster) -> None:
     command(cluster, undo_of(printed))
 
 
+def test_no_writer_loses_its_file_to_a_namenode_that_was_away(cluster: LocalFaultyCluster) -> None:
+    """By its clock it was down for an hour, and then the clock is set back: longer than any lease, and nobody was silent."""
+    with FileSystem(config(cluster, "", retry_s=60.0)) as fs:
+        with fs.open("/away", "xb") as file:
+            file.write(b"a" * 300_000)
+            file.flush()
+            file.raw.hsync()
+            command(cluster, "kill.py namenode")
+            command(cluster, "clock.py namenode --offset-s 3600")
+            command(cluster, "restart.py namenode")
+            cluster.wait_live(3)
+            file.write(b"b" * 300_000)
+            file.flush()
+            file.raw.hsync()
+            command(cluster, "clock.py namenode")
+            file.write(b"c" * 300_000)
+        assert fs.read_bytes("/away") == b"".join(bytes([n]) * 300_000 for n in b"abc")
+
+
 # --- what can't be done ---
 
 

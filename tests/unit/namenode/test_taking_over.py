@@ -21,6 +21,7 @@ from twinfs.namenode.dispatch import Dispatcher
 from twinfs.namenode.namespace import tree
 from twinfs.namenode.permissions import Caller
 from twinfs.namenode.safemode import SafeModeGate
+from twinfs.namenode.silence import LOOK_S, Silence
 from twinfs.namenode.store import open_store
 from twinfs.namenode.store.base import RequestId
 
@@ -57,6 +58,9 @@ class World:
     def __init__(self, config: NameNodeConfig, store: Any, clock: ManualClock) -> None:
         self.clock = clock
         self.store = store
+        self.silence = Silence(
+            config.lease_timeout_s, now_ms=clock.wall_ms(), now_s=clock.monotonic_s()
+        )
         self.dispatcher = Dispatcher(
             config,
             store,
@@ -65,8 +69,15 @@ class World:
             SafeModeGate(lambda: 1, 0),
             consider=lambda blocks: None,
             recover=lambda recoveries: None,
+            silence=self.silence,
         )
         self.sink = Sink(self.dispatcher)
+
+    def pass_time(self, seconds: float) -> None:
+        """As the NameNode sees it that listens all the while."""
+        for _ in range(int(seconds / LOOK_S)):
+            self.clock.advance(LOOK_S)
+            self.silence.look(self.clock.wall_ms(), self.clock.monotonic_s())
 
     async def is_open(self, path: str) -> bool:
         status = await self.store.read(lambda tx: tree.stat(tx, ROOT, Stat(path=path)))
@@ -97,8 +108,14 @@ async def test_a_silent_writers_file_is_closed_for_the_next_one(
     await world.store.run(lambda tx: None)  # behind what the refusal began
     assert await world.is_open("/f"), "its writer is still there"
 
-    world.clock.advance(3_600.0)
+    world.clock.advance(3_600.0)  # the NameNode was away
     refused = await world.sink.call(3, name, request_of)
+    assert isinstance(refused, LeaseConflict)
+    await world.store.run(lambda tx: None)
+    assert await world.is_open("/f"), "nobody could hear its writer"
+
+    world.pass_time(70.0)
+    refused = await world.sink.call(4, name, request_of)
     assert isinstance(refused, LeaseConflict)
     await world.store.run(lambda tx: None)
     assert not await world.is_open("/f")
@@ -106,7 +123,7 @@ async def test_a_silent_writers_file_is_closed_for_the_next_one(
 
 async def test_other_refusals_close_nothing(world: World) -> None:
     assert await world.sink.call(1, "create", Create(path="/f", holder="first")) is None
-    world.clock.advance(3_600.0)
+    world.pass_time(3_600.0)
     assert await world.sink.call(2, "create", Create(path="/f/below", holder="second")) is not None
     await world.store.run(lambda tx: None)
     assert await world.is_open("/f")
