@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from ..common.checksum import CHUNK_BYTES
@@ -19,10 +19,11 @@ from ..common.content import (
     PutContents,
     PutContentsAnswer,
 )
-from ..common.errors import DfsError, StorageError
-from ..common.ipld.cid import Cid
+from ..common.errors import BlockNotFound, DfsError, StorageError
+from ..common.ipld.cid import BLAKE3, RAW, Cid
 from ..common.ipld.layout import Made, Node
 from ..common.messages import BlockCommit
+from ..common.model import Block, LocatedBlock
 from .batcher import SmallWriter
 from .dag_nodes import file_dag
 from .session import Session
@@ -33,6 +34,7 @@ BATCH_ITEMS = 256
 BATCH_BYTES = 2 * 1024 * 1024
 IN_FLIGHT = 4
 NODES_BYTES = 16 * 1024 * 1024  # nodes that wait for their leaves
+Places = Callable[[Sequence[Cid]], Awaitable[list[tuple[LocatedBlock, int, int] | None]]]
 
 
 class ClusterSink:
@@ -45,12 +47,18 @@ class ClusterSink:
         replication: int | None = None,
         *,
         adopt: bool = False,
+        places: Places | None = None,
     ) -> None:
-        """*adopt*: files with paths that are below what is put are held without their paths, too."""
+        """*adopt*: files with paths that are below what is put are held without their paths, too.
+
+        *places* says where DataNodes have the bytes of raw blocks already (block, offset, length), as small files do: they are not
+        stored again.
+        """
         self._session = session
         self._small = small
         self._replication = replication
         self._adopt = adopt
+        self._places = places
         self._raw: dict[bytes, tuple[Cid, bytes]] = {}
         self._raw_bytes = 0
         self._nodes: dict[bytes, Made] = {}
@@ -165,20 +173,54 @@ class ClusterSink:
         """One batch (bounded by BATCH_ITEMS and about BATCH_BYTES): what is not held complete is written and put."""
         have = await self._have([cid.multihash for cid, _ in batch])
         missing = [entry for entry, held in zip(batch, have, strict=True) if held < 2]
-        small = [entry for entry in missing if len(entry[1]) <= CHUNK_BYTES]
-        commits: dict[bytes, BlockCommit] = {}
+        shared = await self._shared(missing)
+        try:
+            await self._write(missing, shared)
+        except BlockNotFound:
+            if not shared:
+                raise
+            await self._write(missing, {})  # something went just now: all of it is stored
+
+    async def _shared(self, missing: Sequence[tuple[Cid, bytes]]) -> dict[bytes, ContentBlock]:
+        """Blocks of files that are these raw blocks, whole, so that a reference on them is enough."""
+        wanted = {
+            cid: len(data)
+            for cid, data in missing
+            if cid.codec == RAW and cid.hash_code == BLAKE3 and 0 < len(data) <= CHUNK_BYTES
+        }
+        if not wanted or self._places is None:
+            return {}
+        found = {}
+        for cid, place in zip(wanted, await self._places(list(wanted)), strict=True):
+            if place is not None and place[1:] == (0, wanted[cid]):
+                block = place[0].block
+                if block.length == wanted[cid] and block.digest == cid.digest:
+                    found[cid.multihash] = held_block(block)
+        return found
+
+    async def _write(
+        self, missing: Sequence[tuple[Cid, bytes]], found: dict[bytes, ContentBlock]
+    ) -> None:
+        """Store those of *missing* that were not *found*, and put all of them."""
+        blocks = dict(found)
+        small = [
+            (cid, data)
+            for cid, data in missing
+            if cid.multihash not in blocks and len(data) <= CHUNK_BYTES
+        ]
         if small:
             stored = await self._small.store([data for _, data in small], self._replication)
-            commits = {cid.multihash: c for (cid, _), c in zip(small, stored, strict=True)}
+            for (cid, _), commit in zip(small, stored, strict=True):
+                blocks[cid.multihash] = as_content(commit)
         for cid, data in missing:
-            if cid.multihash not in commits:
-                commits[cid.multihash] = await self._one(data)
+            if cid.multihash not in blocks:
+                blocks[cid.multihash] = as_content(await self._one(data))
         entries = [
             PutContent(
                 multihash=cid.multihash,
                 codec=cid.codec,
-                block=as_content(commits[cid.multihash]),
-                data=b"" if cid.codec == 0x55 else data,
+                block=blocks[cid.multihash],
+                data=b"" if cid.codec == RAW else data,
             )
             for cid, data in missing
         ]
@@ -237,4 +279,14 @@ def as_content(commit: BlockCommit) -> ContentBlock:
         length=commit.length,
         digest=commit.digest,
         nodes=commit.nodes,
+    )
+
+
+def held_block(block: Block) -> ContentBlock:
+    """A block that the cluster holds already: to be held once more."""
+    return ContentBlock(
+        block_id=block.block_id,
+        generation=block.generation,
+        length=block.length,
+        digest=block.digest or b"",
     )

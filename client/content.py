@@ -194,6 +194,8 @@ class ContentReader:
                     body = await response.content.read(1024 * 1024)
             answer = unpack(body, FoundPlaces)
         except (TimeoutError, OSError, aiohttp.ClientError, DfsError):
+            # Whoever asks for many is not to wait for it each time.
+            self._nodes = [other for other in self._nodes if other != node]
             return []
         return [None if p is None else (p.block_id, p.offset, p.length) for p in answer.places]
 

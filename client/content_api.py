@@ -35,7 +35,7 @@ from ..common.runtime import elapsed_timer
 from .batcher import SmallWriter
 from .checking import check_all, check_dag
 from .cids import CidMaker, Named
-from .cluster_sink import ClusterSink
+from .cluster_sink import ClusterSink, held_block
 from .content import ContentReader
 from .session import Session
 
@@ -85,12 +85,12 @@ class ContentApi:
             known = await self.reader.find(cid)
             if known is None or not known.leaves:
                 return None
-            blocks = [_shared(b) for b in known.leaves if b.block.length]
+            blocks = [held_block(b.block) for b in known.leaves if b.block.length]
             return blocks if sum(b.length for b in blocks) == length else None
         place = (await self.reader.places([cid]))[0]
         if place is None or place[1] or not place[2] == place[0].block.length == length:
             return None
-        return [_shared(place[0])]
+        return [held_block(place[0].block)]
 
     async def link_blocks(
         self,
@@ -123,7 +123,7 @@ class ContentApi:
             return []
         known = await self.reader.find(found.cid)
         if known is not None and known.leaves:
-            return [_shared(b) for b in known.leaves if b.block.length]
+            return [held_block(b.block) for b in known.leaves if b.block.length]
         leaves: list[Part] = []
         if found.node is None:
             leaves = [Part(0, found.size, found.cid, None)]
@@ -158,13 +158,13 @@ class ContentApi:
             blocks[cid.multihash] = place[0]
         if any(blocks[p.cid.multihash].block.length != p.length for p in leaves if p.cid):
             raise InvalidContent("a leaf has another length than its node says")
-        return [_shared(blocks[cid.multihash]) for cid in wanted]
+        return [held_block(blocks[cid.multihash].block) for cid in wanted]
 
     # --- adding ---
 
     def sink(self, replication: int | None = None) -> ClusterSink:
         """Where an `Importer` puts what it makes: `async with fs.content.sink() as sink`."""
-        return ClusterSink(self._session, self._small, replication)
+        return ClusterSink(self._session, self._small, replication, places=self.reader.places)
 
     async def put_blocks(
         self, blocks: Sequence[tuple[Cid, bytes]], replication: int | None = None
@@ -297,7 +297,7 @@ class ContentApi:
         for cid, place in zip(raw, await self.reader.places(raw), strict=True):
             whole = place is not None and not place[1] and place[2] == place[0].block.length
             if place is not None and whole and place[2] <= CHUNK_BYTES:
-                block = _shared(place[0])
+                block = held_block(place[0].block)
                 shared.append(PutContent(multihash=cid.multihash, codec=cid.codec, block=block))
                 continue
             await sink.raw(cid, await self.reader.get(cid))
@@ -370,13 +370,3 @@ class ContentApi:
         return await self._session.namenode.call(  # type: ignore[no-any-return]
             "content_totals", GetContentTotals()
         )
-
-
-def _shared(located: LocatedBlock) -> ContentBlock:
-    block = located.block
-    return ContentBlock(
-        block_id=block.block_id,
-        generation=block.generation,
-        length=block.length,
-        digest=block.digest or b"",
-    )

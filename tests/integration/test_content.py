@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import aiohttp
 import pytest
+from msgspec.structs import replace
 
 from twinfs.client.filesystem import FileSystem
 from twinfs.client.importer import Importer, NoSink
@@ -25,7 +26,7 @@ from twinfs.common.ipld.cid import DAG_PB, RAW, Cid
 from twinfs.common.ipld.dag_pb import PBLink
 from twinfs.common.ipld.layout import PROFILES, TWINFS
 from twinfs.common.ipld.unixfs import Kind, UnixFs
-from twinfs.common.model import FileBlocks
+from twinfs.common.model import BlockId, FileBlocks, LocatedBlock
 
 from ..support.cluster import Cluster, eventually, wait_until
 from ..unit.common.ipld.contents import content, repeated
@@ -222,7 +223,7 @@ async def test_files_with_paths_are_not_stored_again(fs: FileSystem, dfs: Dfs) -
     before = (await fs.report()).blocks
     root = (await asyncio.to_thread(dfs, "add", "-rQ", "twins")).strip()
     alone = (await asyncio.to_thread(dfs, "add", "-Q", "a")).strip()
-    assert (await fs.report()).blocks <= before + 4  # two folders, and small files
+    assert (await fs.report()).blocks <= before + 3  # two folders, and the empty file
     for path in ("/by-path", "/twins"):
         await fs.delete(path, recursive=True)
     await fs.content.unpin(Cid.parse(alone))
@@ -238,6 +239,44 @@ async def test_files_with_paths_are_not_stored_again(fs: FileSystem, dfs: Dfs) -
         return (await fs.report()).blocks < before
 
     await eventually(gone, "the blocks that nothing refers to are gone")
+
+
+async def test_small_files_with_paths_are_not_stored_again(
+    fs: FileSystem, dfs: Dfs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are blocks already, which the content shares; a block that goes just then is stored."""
+    folder = dfs.folder / "leaflets"
+    folder.mkdir()
+    for number in range(600):
+        (folder / f"{number}").write_bytes(b"leaflet %d" % number * 40)
+    await asyncio.to_thread(dfs, "put", "-r", "leaflets", "/leaflets")
+    before = (await fs.report()).blocks
+    root = (await asyncio.to_thread(dfs, "add", "-rQ", "leaflets")).strip()
+    assert (await fs.report()).blocks <= before + 1  # the folder's own
+    await fs.delete("/leaflets", recursive=True)
+    async for _ in fs.content.collect():
+        pass
+    assert "0 bad" in await asyncio.to_thread(dfs, "verify", root)
+    assert (await asyncio.to_thread(dfs.run, "cat", f"{root}/7")).raw == b"leaflet 7" * 40
+
+    where = fs.content.reader.places
+
+    async def places(wanted: Sequence[Cid]) -> list[tuple[LocatedBlock, int, int] | None]:
+        """As it is, and then the block is gone."""
+        found = await where(wanted)
+        assert found[0] is not None
+        located = found[0][0]
+        gone = replace(located, block=replace(located.block, block_id=BlockId(2**50)))
+        return [(gone, *found[0][1:]), *found[1:]]
+
+    await fs.write_bytes("/vanishing", b"vanishing")
+    monkeypatch.setattr(fs.content.reader, "places", places)
+    async with fs.content.sink() as sink:
+        cid = Cid.of(RAW, b"vanishing")
+        await sink.raw(cid, b"vanishing")
+        await sink.finish()
+    assert sink.added == 1
+    assert await fs.content.reader.get(cid) == b"vanishing"
 
 
 async def test_the_same_content_is_stored_once(fs: FileSystem, dfs: Dfs) -> None:
