@@ -31,6 +31,7 @@ from .volumes import Volume
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 PAGE: Final = 64  # replicas looked at before the place is written down
+SAVE_S: Final = 10.0  # and so often at least, if they are large
 START_DELAY_S: Final = 30.0  # a pass that is due waits so long after the start
 IDLE_S: Final = 5.0
 STRANGER_AGE_MS: Final = (
@@ -39,7 +40,8 @@ STRANGER_AGE_MS: Final = (
 
 
 class Pass(msgspec.Struct, frozen=True, kw_only=True):
-    """One reading of a volume. *after*: the block verified last; *ended_ms* 0: not at its end yet."""
+    """One reading of a volume. *after*: the block verified last; *ended_ms* 0: not at its end yet; *ordered*: at how many bytes a
+    second, if somebody ordered it."""
 
     number: int = 0
     after: int = -1
@@ -48,6 +50,7 @@ class Pass(msgspec.Struct, frozen=True, kw_only=True):
     checked: int = 0
     checked_bytes: int = 0
     damaged: int = 0
+    ordered: float | None = None
 
     @property
     def running(self) -> bool:
@@ -57,8 +60,8 @@ class Pass(msgspec.Struct, frozen=True, kw_only=True):
         """Whether to read on: in the middle of a pass, or so long after the last one began."""
         return self.running or now_ms - self.began_ms >= interval_s * 1000
 
-    def next(self, now_ms: int) -> Pass:
-        return Pass(number=self.number + 1, began_ms=now_ms)
+    def next(self, now_ms: int, ordered: float | None = None) -> Pass:
+        return Pass(number=self.number + 1, began_ms=now_ms, ordered=ordered)
 
     def verified(self, replica: Replica, *, good: bool) -> Pass:
         return msgspec.structs.replace(
@@ -120,6 +123,9 @@ class Scrubber:
         self._wanted: dict[
             str, Pace
         ] = {}  # volumes that were ordered to be read from the beginning
+        self._resumed: dict[
+            str, Pace
+        ] = {}  # volumes in the middle of a pass that a former process was ordered
         self._news = asyncio.Event()
         self.passes: dict[str, Pass] = {}  # by volume id
 
@@ -158,15 +164,23 @@ class Scrubber:
         state = self.passes.get(key)
         if state is None:
             state = self.passes[key] = await self._in_thread(lambda: read_pass(volume.path))
+            if state.running and state.ordered is not None:
+                self._resumed[key] = Pace(max(0.0, state.ordered))
         now_ms = self._clock.wall_ms()
         ordered = self._wanted.get(key)
         if ordered is not None:
-            state = state.next(now_ms)
-        elif early or not self._bytes_per_s or not state.due(now_ms, self._interval_s):
+            self._resumed.pop(key, None)
+            state = state.next(now_ms, ordered.bytes_per_s)
+            await self._in_thread(lambda found=state: save(volume, found))  # type: ignore[misc]
+        elif early:
             return
-        elif not state.running:
-            state = state.next(now_ms)
-        pace = ordered or self._pace
+        elif key not in self._resumed:
+            if not self._bytes_per_s or not state.due(now_ms, self._interval_s):
+                return
+            if not state.running:
+                state = state.next(now_ms)
+        pace = ordered or self._resumed.get(key) or self._pace
+        saved_s = self._clock.monotonic_s()
         if state.after < 0:
             await self._structure(volume)
         while not volume.failure and self._wanted.get(key) is ordered:
@@ -179,9 +193,13 @@ class Scrubber:
                     await self.renew(volume)
                     return
                 state = await self._replica(state, replica, pace)
+                if self._clock.monotonic_s() - saved_s >= SAVE_S:
+                    saved_s, self.passes[key] = self._clock.monotonic_s(), state
+                    await self._in_thread(lambda found=state: save(volume, found))  # type: ignore[misc]
             if len(page) < PAGE:
                 await self._strangers(volume)
                 state = state.end(self._clock.wall_ms())
+                self._resumed.pop(key, None)
                 log.info(
                     "%s is scrubbed: %d replicas, %d bytes, %d damaged",
                     *(volume.path, state.checked, state.checked_bytes, state.damaged),
@@ -189,6 +207,7 @@ class Scrubber:
                 if self._wanted.get(key) is ordered:
                     self._wanted.pop(key, None)
             self.passes[key] = state
+            saved_s = self._clock.monotonic_s()
             await self._in_thread(lambda found=state: save(volume, found))  # type: ignore[misc]
             if not state.running:
                 return

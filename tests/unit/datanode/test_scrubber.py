@@ -9,15 +9,16 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from twinfs.common.checksum import digest_of
 from twinfs.common.model import BlockId, BlockRef, GenerationStamp
 from twinfs.common.runtime import SystemClock
 from twinfs.common.transfer import SmallBlock
-from twinfs.datanode import scrubber
+from twinfs.datanode import quarantine, scrubber
 from twinfs.datanode.blockstore import BlockStore
-from twinfs.datanode.scrubber import Scrubber, read_pass
+from twinfs.datanode.scrubber import Pass, Scrubber, read_pass
 from twinfs.datanode.volumes import Volume
 
 LIMIT_S = 30.0
@@ -42,15 +43,17 @@ def filled(tmp_path: Path) -> BlockStore:
 
 
 @asynccontextmanager
-async def running(store: BlockStore, bad: list[BlockRef]) -> AsyncIterator[Scrubber]:
-    """A scrubber that reads on order only."""
+async def running(
+    store: BlockStore, bad: list[BlockRef], *, bytes_per_s: int = 0, last: bool = True
+) -> AsyncIterator[Scrubber]:
+    """A scrubber; without a rate it reads on order only. *last*: the store is closed after it."""
     threads = ThreadPoolExecutor(2)
     loop = Scrubber(
         store,
         SystemClock(),
         threads,
-        bytes_per_s=0,
-        interval_s=1.0,
+        bytes_per_s=bytes_per_s,
+        interval_s=3_600.0,
         busy=lambda: 0,
         bad=bad.append,
         missing=lambda _block: None,
@@ -64,7 +67,8 @@ async def running(store: BlockStore, bad: list[BlockRef]) -> AsyncIterator[Scrub
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         threads.shutdown()
-        store.close()
+        if last:
+            store.close()
 
 
 async def scrubbed(volume: Volume, number: int) -> None:
@@ -123,3 +127,67 @@ async def test_an_order_for_a_volume_that_comes_back_is_carried_out(
         await scrubbed(left, 1)
         away.failure = ""
         await scrubbed(away, 1)
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+async def test_a_pass_goes_on_after_a_restart_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ordered: bool
+) -> None:
+    """Every replica is read once, by the one process or by the other, at the rate that was asked for."""
+    monkeypatch.setattr(scrubber, "START_DELAY_S", 0.0)
+    monkeypatch.setattr(scrubber, "SAVE_S", 0.0)
+    store = filled(tmp_path)
+    seen: list[int] = []
+    verify = quarantine.verify
+
+    def noted(where: BlockStore, block: BlockRef) -> str:
+        seen.append(block.block_id)
+        return verify(where, block)
+
+    monkeypatch.setattr(quarantine, "verify", noted)
+    # The budget lets three of these blocks through at once, and then holds the pass up for seconds at each.
+    rate = 1 if ordered else 100
+    async with running(store, [], bytes_per_s=0 if ordered else rate, last=False) as loop:
+        if ordered:
+            loop.order(rate)
+        async with asyncio.timeout(LIMIT_S):
+            while not any(read_pass(volume.path).checked for volume in store.volumes):
+                await asyncio.sleep(0)
+    before = list(seen)
+    assert 0 < len(before) < 20
+    found = [read_pass(volume.path) for volume in store.volumes]
+    # What was read when the process went is read again, at most: one replica.
+    assert len(before) - sum(state.checked for state in found) <= 1
+    (begun,) = [state for state in found if state.running]
+    assert begun.ordered == (rate if ordered else None)
+
+    for volume in store.volumes:
+        state = read_pass(volume.path)
+        if state.ordered is not None:  # not to wait for so long here
+            scrubber.save(volume, msgspec.structs.replace(state, ordered=0.0))
+    (resumed,) = [v for v, state in zip(store.volumes, found, strict=True) if state.running]
+    held = len(resumed.index.page(0, 100))
+    async with running(store, [], bytes_per_s=0 if ordered else RATE):
+        await scrubbed(resumed, 1)
+    assert read_pass(resumed.path).checked == held
+    assert set(before[:-1]).isdisjoint(seen[len(before) :])
+
+
+async def test_an_order_replaces_a_pass_that_was_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scrubber, "START_DELAY_S", 3_600.0)
+    store = filled(tmp_path)
+    for volume in store.volumes:
+        scrubber.save(volume, Pass(number=5, began_ms=1, after=1_010, checked=3, ordered=0.0))
+    async with running(store, []) as loop:
+        loop.order(RATE)
+        for volume in store.volumes:
+            await scrubbed(volume, 6)
+    assert sum(read_pass(volume.path).checked for volume in store.volumes) == 20
+
+
+def test_a_place_written_by_an_older_version_is_read(tmp_path: Path) -> None:
+    (tmp_path / "scrub.json").write_text('{"number": 3, "after": 7, "began_ms": 1}')
+    found = read_pass(tmp_path)
+    assert (found.number, found.after, found.running, found.ordered) == (3, 7, True, None)
