@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import sqlite3
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -125,31 +128,80 @@ def damage_index(
     target: Target, volume: Path, rng: random.Random, bits: int = 64
 ) -> dict[str, object]:
     """Flip bits of a volume's index file. Its process has to be dead: a running one has pages in memory."""
+    file = _index_of(target, volume)
+    size = file.stat().st_size
+    places = sorted(rng.randrange(size * 8) for _ in range(bits))
+    _flip_all(file, places)
+    return {
+        "do": "flip-index",
+        "volume": str(volume),
+        "bits": places,
+        "inode": file.stat().st_ino,
+    }
+
+
+def truncate_index(target: Target, volume: Path, length: int) -> dict[str, object]:
+    """Cut a volume's index file short; what undoes it. What is cut off is kept beside the volume."""
+    file = _index_of(target, volume)
+    size = file.stat().st_size
+    if not 0 <= length < size:
+        raise CantBreak(f"{file} has {size} bytes; it can't be cut to {length}")
+    with file.open("r+b") as opened, _tail_of(volume).open("wb") as tail:
+        opened.seek(length)
+        shutil.copyfileobj(opened, tail)
+        opened.truncate(length)
+    return {
+        "do": "append-index",
+        "volume": str(volume),
+        "length": length,
+        "inode": file.stat().st_ino,
+    }
+
+
+def _tail_of(volume: Path) -> Path:
+    return volume.with_name(f"{volume.name}.index-tail")
+
+
+def _index_of(target: Target, volume: Path) -> Path:
+    """The file of the index, of a process that is dead."""
     if target.alive:
         raise CantBreak(f"{target.name} is running; kill it first (kill.py {target.name})")
     file = volume / "index.db"
-    size = file.stat().st_size
-    places = sorted(rng.randrange(size * 8) for _ in range(bits))
+    if not file.is_file():
+        raise CantBreak(f"{volume} has no index")
+    return file
+
+
+def _flip_all(file: Path, bits: Sequence[int]) -> None:
     with file.open("r+b") as opened:
-        for bit in places:
+        for bit in bits:
             opened.seek(bit // 8)
             (byte,) = opened.read(1)
             opened.seek(bit // 8)
             opened.write(bytes([byte ^ 1 << bit % 8]))
-    return {"do": "flip-index", "volume": str(volume), "bits": places}
 
 
-def undo(target: Target, what: dict[str, object]) -> None:
-    volume = Path(str(what["volume"]))
+def _undo_index(target: Target, volume: Path, what: dict[str, Any]) -> None:
+    file = _index_of(target, volume)
+    if file.stat().st_ino != what["inode"]:
+        raise CantBreak(f"the index of {volume} was made anew meanwhile: there is nothing to undo")
     if what["do"] == "flip-index":
-        bits = what["bits"]
-        assert isinstance(bits, list)
-        with (volume / "index.db").open("r+b") as opened:
-            for bit in bits:
-                opened.seek(bit // 8)
-                (byte,) = opened.read(1)
-                opened.seek(bit // 8)
-                opened.write(bytes([byte ^ 1 << bit % 8]))
+        _flip_all(file, what["bits"])
+        return
+    if file.stat().st_size != what["length"]:
+        raise CantBreak(f"{file} has grown meanwhile: nothing is put back")
+    tail = _tail_of(volume)
+    if not tail.exists():
+        raise CantBreak(f"{tail}, which has what was cut off, is gone")
+    with file.open("ab") as opened, tail.open("rb") as kept:
+        shutil.copyfileobj(kept, opened)
+    tail.unlink()
+
+
+def undo(target: Target, what: dict[str, Any]) -> None:
+    volume = Path(str(what["volume"]))
+    if what["do"] in ("flip-index", "append-index"):
+        _undo_index(target, volume, what)
         return
     fitting = [p for p in places(target) if p.volume == volume and p.block_id == what["block"]]
     if not fitting:
@@ -180,7 +232,9 @@ def pick(target: Target, block: int | None, rng: random.Random) -> Place:
 @click.option("--block", type=int, default=None, help="Id of the block; any if not given.")
 @click.option("--bit", type=int, default=None, help="Number of the bit to flip; any if not given.")
 @click.option("--truncate", "cut", type=int, default=None, help="Cut it to so many bytes instead.")
-@click.option("--index", is_flag=True, help="Damage the index of a volume instead.")
+@click.option(
+    "--index", is_flag=True, help="Damage the index of a volume instead (64 bits, or --truncate)."
+)
 @click.option("--volume", type=int, default=1, help="With --index: its number, from 1.")
 @click.option("--seed", default=0, help="Of what is left to chance.")
 @click.option("--undo", "undoing", default=None, help="Put back what was damaged (as printed).")
@@ -205,12 +259,20 @@ def main(
         undo(target, json.loads(undoing))
         print("What was damaged is as it was.")
         return
+    if bit is not None and cut is not None:
+        raise CantBreak("say one of --bit and --truncate")
     if index:
+        if bit is not None or block is not None:
+            raise CantBreak("--index goes with --truncate, --volume and --seed only")
         volumes = target.volumes
         if not 1 <= volume <= len(volumes):
             raise CantBreak(f"{target.name} has the volumes 1 to {len(volumes)}, not {volume}")
-        done = damage_index(target, volumes[volume - 1], rng)
-        print(f"64 bits of {volumes[volume - 1]}/index.db are flipped.")
+        if cut is not None:
+            done = truncate_index(target, volumes[volume - 1], cut)
+            print(f"{volumes[volume - 1]}/index.db is cut to {cut} bytes.")
+        else:
+            done = damage_index(target, volumes[volume - 1], rng)
+            print(f"64 bits of {volumes[volume - 1]}/index.db are flipped.")
     else:
         place = pick(target, block, rng)
         where = "in the index" if place.file is None else str(place.file)

@@ -230,12 +230,22 @@ def test_a_flipped_bit_and_a_cut_replica_are_put_back(cluster: LocalFaultyCluste
     assert wrong() == 0
 
 
-def test_a_damaged_index_is_rebuilt_from_the_files(cluster: LocalFaultyCluster) -> None:
+@pytest.mark.parametrize("how", ["--seed 1", "--truncate 100"])
+def test_a_damaged_index_is_rebuilt_from_the_files(cluster: LocalFaultyCluster, how: str) -> None:
     assert "is running; kill it first" in refused(cluster, "corrupt.py datanode1 --index")
     command(cluster, "kill.py datanode1")
-    command(cluster, "corrupt.py datanode1 --index --volume 2 --seed 1")
+    index = cluster.target("datanode1").volumes[1] / "index.db"
+    whole = index.read_bytes()
+    damage = f"corrupt.py datanode1 --index --volume 2 {how}"
+    undo = undo_of(command(cluster, damage))
+    assert index.read_bytes() != whole
+    command(cluster, undo)
+    assert index.read_bytes() == whole
+    undo = undo_of(command(cluster, damage))
     command(cluster, "restart.py datanode1")
     cluster.wait_live(3)
+    # Now it would damage what was healed.
+    assert "kill it first" in refused(cluster, undo)
     with FileSystem(config(cluster, "")) as fs:
         for number in range(12):
             assert fs.read_bytes(f"/seed/f{number}") == bytes([number]) * 120_000
@@ -374,6 +384,8 @@ def test_no_writer_loses_its_file_to_a_namenode_that_was_away(cluster: LocalFaul
         ("slow_disk.py datanode1 --delay-s 1 --volume 7", "volumes 1 to 2"),
         ("volume.py restore datanode1", "there is no"),
         ("corrupt.py datanode1 --block 123456789", "no replica of block"),
+        ("corrupt.py datanode1 --bit 1 --truncate 5", "say one of"),
+        ("corrupt.py datanode1 --index --bit 1", "--index goes with"),
         ("restart.py datanode1", "is running"),
     ],
 )
