@@ -124,26 +124,27 @@ class CidIndex:
 
     # --- finding ---
 
-    def find(self, key: bytes) -> Place | None:
-        """Where the CID block is; a place that the volume's index confirms."""
-        found = self.all(key, most=1)
+    def find(self, key: bytes, *, first_id: int = 0) -> Place | None:
+        """Where the CID block is, in a replica with this id or a later one; a place that the volume's index confirms."""
+        found = self.all(key, most=1, first_id=first_id)
         return found[0] if found else None
 
-    def all(self, key: bytes, *, most: int = MAX_PLACES) -> list[Place]:
+    def all(self, key: bytes, *, most: int = MAX_PLACES, first_id: int = 0) -> list[Place]:
         """*most* such places. Waits for no writer: whoever adds asks for many blocks that are not here."""
         # What is not written yet first. The other way round, it could be written in between, and be missed.
         with self._note_lock:
-            rows = list(self._noted.get(key, ()))
+            rows = [row for row in self._noted.get(key, ()) if row[0] >= first_id]
         try:
             with self._read_lock:
                 rows += self._reader.execute(
-                    "SELECT block_id, start, length FROM places WHERE key = ? LIMIT ?",
-                    (key, MAX_PLACES),
+                    "SELECT block_id, start, length FROM places"
+                    " WHERE key = ? AND block_id >= ? LIMIT ?",
+                    (key, first_id, MAX_PLACES),
                 )
         except sqlite3.Error as error:
             raise database_error(error, self._path) from error
         if not rows:
-            rows = self._index.named(key)
+            rows = [row for row in self._index.named(key) if row[0] >= first_id]
         found: list[Place] = []
         for block_id, start, length in dict.fromkeys(rows):
             replica = self._index.get(block_id)

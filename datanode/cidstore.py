@@ -97,19 +97,21 @@ class CidStore:
         )
 
     def claim(self, hashed: bytes) -> bool:
-        """As `has`, for somebody who relies on it from now on: a collection spares it while his add goes on."""
+        """Whether this peer has the block for itself, for somebody who relies on it from now on: a collection spares it while his
+        add goes on. What a NameNode has put here does not count, as it goes when the NameNode says so."""
         if hashed[:1] == b"\x00":
             return True
         key = key_of(hashed)
         for volume in self._store.volumes:
-            if volume.failure or (place := volume.cids.find(key)) is None:
+            if volume.failure:
                 continue
-            if place.block_id < FIRST_LOCAL_BLOCK or self.claims.claim(place.block_id):
+            place = volume.cids.find(key, first_id=FIRST_LOCAL_BLOCK)
+            if place is not None and self.claims.claim(place.block_id):
                 return True
         return False
 
-    def places(self, hashed: bytes) -> list[Copy]:
-        """All copies of a block here; none for hash functions that are not kept."""
+    def own(self, hashed: bytes) -> list[Copy]:
+        """The copies of a block among this peer's own content; none for hash functions that are not kept."""
         try:
             key = key_of(hashed)
         except Unsupported:
@@ -118,7 +120,7 @@ class CidStore:
         for volume in self._store.volumes:
             if volume.failure:
                 continue
-            for place in volume.cids.all(key):
+            for place in volume.cids.all(key, first_id=FIRST_LOCAL_BLOCK):
                 replica = volume.index.get(place.block_id)
                 if replica is not None:
                     damaged = place.block_id in volume.index.damaged

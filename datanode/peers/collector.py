@@ -174,11 +174,10 @@ class Collector:
 
     def _mark_copies(self, cid: Cid, marks: Marks, flag: int) -> bool:
         """Mark what a block lies in; with WALKED, whether nobody has followed it yet."""
-        copies = [] if cid.is_identity else self._cids.places(cid.multihash)
-        # One good copy of our own is enough; damaged ones stay as long as there is no other.
-        local = [copy for copy in copies if copy.block_id >= FIRST_LOCAL_BLOCK]
+        copies = [] if cid.is_identity else self._cids.own(cid.multihash)
         new: bool | None = None
-        for copy in [copy for copy in local if not copy.damaged][:1] or local:
+        # One good copy is enough; damaged ones stay as long as there is no other.
+        for copy in [copy for copy in copies if not copy.damaged][:1] or copies:
             new = marks.mark(copy.block_id, flag if copy.whole else KEPT)
             if not copy.whole:
                 new = None  # the mark is of all that is in the replica

@@ -91,7 +91,7 @@ class Fetcher:
 
         What came before it failed stays, and the next try goes on from there.
         """
-        job = _Job(self, self._content, self._exchange, root, told, max_bytes)
+        job = _Job(self, self._content, root, told, max_bytes)
         with self.claims.adding():
             return await job.run()
 
@@ -104,7 +104,13 @@ class Fetcher:
     async def fetch_block(self, cid: Cid) -> None:
         """Have one block here, durably."""
         if not await self._content.run(self._content.cids.claim, cid.multihash):
-            await self._content.put([(cid, await self._exchange.block(cid))])
+            await self._content.put([(cid, await self.block(cid))])
+
+    async def block(self, cid: Cid, root: Cid | None = None) -> bytes:
+        """The verified bytes: of what a NameNode has put here, else from other peers."""
+        with contextlib.suppress(DfsError):
+            return await self._content.local(cid)
+        return await self._exchange.block(cid, root=root)
 
     # --- partial files ---
 
@@ -142,14 +148,12 @@ class _Job:
         self,
         fetcher: Fetcher,
         content: Content,
-        exchange: Exchange,
         root: Cid,
         told: Callable[[Progress], None],
         max_bytes: int | None,
     ) -> None:
         self._fetcher = fetcher
         self._content = content
-        self._exchange = exchange
         self._root = root
         self._told = told
         self._max_bytes = max_bytes
@@ -241,7 +245,7 @@ class _Job:
             with contextlib.suppress(DfsError):
                 block = await self._content.local(cid)
         if block is None:
-            block = await self._exchange.block(cid, root=self._root)
+            block = await self._fetcher.block(cid, self._root)
             await self._keep(cid, block)
         self._follow(cid, block)
 

@@ -86,6 +86,29 @@ def test_deleted_replicas_take_their_cids_with_them_unless_another_has_the_bytes
         node.cids.read(raw(data))
 
 
+@pytest.mark.parametrize("written", [False, True])
+def test_what_a_peer_keeps_does_not_go_with_the_files_of_a_namenode(
+    node: Node, written: bool
+) -> None:
+    """Who relies on a block gets a copy that no NameNode can delete, however many of its blocks have the same bytes."""
+    data = data_of(3, 1_000)
+    theirs = [node.write(number, data) for number in range(5, 45)]
+    for volume in node.store.volumes if written else []:
+        volume.cids.settle()
+    assert node.cids.has(raw(data).multihash)
+    assert not node.cids.claim(raw(data).multihash)
+    assert node.cids.own(raw(data).multihash) == []
+    assert node.cids.put([(raw(data), data)]) == 1
+    for volume in node.store.volumes if written else []:
+        volume.cids.settle()
+    assert node.cids.claim(raw(data).multihash)
+    assert [copy.block_id >= FIRST_LOCAL_BLOCK for copy in node.cids.own(raw(data).multihash)] == [
+        True
+    ]
+    node.store.remove(theirs)
+    assert node.cids.read(raw(data)) == data
+
+
 @pytest.mark.timeout(60)
 def test_finding_waits_for_no_writer(node: Node) -> None:
     """While the directory of hashes is being written (or checkpointed), what came and what went since is known all the same."""
