@@ -17,9 +17,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from ..common import disk
-from ..common.checksum import CHUNK_BYTES, DIGEST_BYTES
 from ..common.errors import (
     BlockNotFound,
+    ChecksumMismatch,
     DfsError,
     InvalidRequest,
     StaleGeneration,
@@ -33,6 +33,7 @@ from .index import FIRST_LOCAL_BLOCK, Added, Name, Replica
 from .replicas import (
     Found,
     drop,
+    mark_damaged,
     merged_page,
     renew,
     report_finalized,
@@ -232,7 +233,7 @@ class BlockStore:
     def begin_from(
         self, block: BlockRef, owner: object, base: BlockRef, length: int
     ) -> WritingReplica | None:
-        """As `begin`, with the first *length* bytes of a finalized replica here; None if it is not here.
+        """As `begin`, with the first *length* bytes of a finalized replica here; None if it is not here, or damaged.
 
         Whole files are shared by a hard link when this name would be the only other one: the bytes up to the old replica's
         length are never written again, and what comes after them is the new one's.
@@ -254,22 +255,23 @@ class BlockStore:
         path = volume.writing_path(block.block_id, block.generation)
         replica = WritingReplica(volume, block.block_id, block.generation, path)
         replica.owner = owner
-        whole = length // CHUNK_BYTES * DIGEST_BYTES
         try:
             start_from(volume, stored, path, length)
+            replica.open_existing(length, stored.digests, stored.length)
         except FileExistsError:
             self._refuse_second(block.block_id)
             raise VolumeFailed(f"{path} is there, and nobody knows of it") from None
-        except OSError as error:
+        except (OSError, DfsError) as error:
+            replica.close()
             with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)
+                path.unlink(missing_ok=True)  # nobody knows of it yet
+            if isinstance(error, ChecksumMismatch):
+                mark_damaged(volume, stored, error)
+                return None
+            if isinstance(error, DfsError):
+                raise
             volume.check()
             raise storage_error(error, f"can't begin {path.name}") from None
-        try:
-            replica.open_existing(length, stored.digests[:whole])
-        except DfsError:
-            path.unlink(missing_ok=True)  # nobody knows of it yet
-            raise
         self._register(replica)
         return replica
 

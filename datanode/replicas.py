@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from .index import FIRST_LOCAL_BLOCK, Replica
 from .volumes import Volume, storage_error
 from .writing import WritingReplica
 
+log = logging.getLogger(__name__)
 OPEN_AT_ONCE = 64  # files of a batch: a request may have a thousand blocks, and so may many at once
 
 
@@ -80,30 +82,55 @@ def write_files(paths: Sequence[Path], contents: Sequence[memoryview], *, durabl
 
 
 def copy_prefix(source: os.PathLike[str], target: os.PathLike[str], length: int) -> None:
-    """Make *target*, which must not exist, of the first *length* bytes of *source*."""
+    """Make *target*, which must not exist, of the first *length* bytes of *source*. ChecksumMismatch if there are fewer."""
     with open(source, "rb") as reader, open(target, "xb") as writer:  # noqa: PTH123
         disk.writing(writer.fileno(), 0)
         done = 0
         while done < length:
             copied = os.copy_file_range(reader.fileno(), writer.fileno(), length - done)
             if copied == 0:
-                raise OSError(5, "the replica is shorter than recorded")
+                raise ChecksumMismatch("the replica is shorter than recorded")
             done += copied
 
 
 def start_from(volume: Volume, stored: Replica, path: Path, length: int) -> None:
-    """Make *path* of the first *length* bytes of a finalized replica. FileExistsError, other OSErrors."""
+    """Make *path* of the first *length* bytes of a finalized replica, and what more there is of their last chunk: its digest is
+    that of all of it. FileExistsError, other OSErrors."""
+    wanted = min(stored.length, chunk_count(length) * CHUNK_BYTES)
     if stored.inline:
         with path.open("xb", buffering=0) as file:
             disk.write_all(
-                file.fileno(), memoryview(volume.index.data(stored.block_id) or b"")[:length]
+                file.fileno(), memoryview(volume.index.data(stored.block_id) or b"")[:wanted]
             )
         return
     source = volume.final_path(stored.block_id, stored.generation)
     if length == stored.length and source.stat().st_nlink == 1:
         disk.link(source, path, "base.link")
     else:
-        copy_prefix(source, path, length)
+        copy_prefix(source, path, wanted)
+
+
+def mark_damaged(volume: Volume, stored: Replica, error: DfsError) -> None:
+    """A writer who wanted to go on with it has found it so."""
+    log.error("block %d can't be gone on with: %s", stored.block_id, error.message)
+    volume.index.mark(stored.block_id, stored.generation, damaged=True)
+
+
+def require_tail(volume: Volume, stored: Replica) -> None:
+    """ChecksumMismatch, and a mark, unless the last chunk of a finalized replica is as its digest says."""
+    begins = max(0, chunk_count(stored.length) - 1) * CHUNK_BYTES
+    if stored.inline:
+        data = (volume.index.data(stored.block_id) or b"")[begins:]
+    else:
+        try:
+            with volume.final_path(stored.block_id, stored.generation).open("rb") as file:
+                data = os.pread(file.fileno(), stored.length - begins, begins)
+        except OSError as error:
+            raise storage_error(error, f"can't read block {stored.block_id}") from None
+    if stored.length and digest_of(data) != stored.digests[-DIGEST_BYTES:]:
+        problem = ChecksumMismatch(f"the replica of block {stored.block_id} is damaged")
+        mark_damaged(volume, stored, problem)
+        raise problem
 
 
 def settle(volumes: Sequence[Volume], block_id: int) -> None:
@@ -182,6 +209,7 @@ def take_back(replica: WritingReplica, stored: Replica) -> None:
     """
     volume, path = replica.volume, replica.path
     final = volume.final_path(stored.block_id, stored.generation)
+    require_tail(volume, stored)
     try:
         if stored.inline:
             with path.open("wb", buffering=0) as file:
@@ -203,7 +231,7 @@ def take_back(replica: WritingReplica, stored: Replica) -> None:
             raise
         raise storage_error(error, f"can't reopen block {stored.block_id}") from None
     try:
-        replica.open_existing(stored.length, stored.digests)
+        replica.open_existing(stored.length, stored.digests, stored.length)
     except DfsError:
         replica.length = stored.length  # the bytes are its own, and it is opened by whoever is next
         raise

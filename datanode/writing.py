@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..common import disk
 from ..common.checksum import CHUNK_BYTES, DIGEST_BYTES, ChunkHasher, digest_of
-from ..common.errors import InvalidRequest, StaleGeneration
+from ..common.errors import ChecksumMismatch, InvalidRequest, StaleGeneration
 from ..common.model import MAX_BLOCK_BYTES
 from .volumes import Volume, storage_error
 
@@ -38,6 +38,8 @@ class WritingReplica:
         )
         self.abort: Callable[[], None] = lambda: None
         self.descriptor = -1
+        # Its bytes were found to be others than were written: nothing is made of them, by no writer and no recovery.
+        self.spoiled = False
         self._hasher: ChunkHasher | None = None
         self._flushing: Future[None] | None = None
         self._flushed_bytes = 0
@@ -48,19 +50,40 @@ class WritingReplica:
         self.descriptor = self._open(os.O_RDWR | os.O_CREAT | os.O_EXCL)
         self._hasher = ChunkHasher()
 
-    def open_existing(self, length: int, digests: bytes) -> None:
-        """Go on after *length* bytes, whose whole chunks have *digests*; the rest is hashed again."""
+    def open_existing(self, length: int, digests: bytes, held: int | None = None) -> None:
+        """Go on after *length* of the *held* bytes that are there, whose chunks have *digests*.
+
+        ChecksumMismatch if bytes are missing, or the chunk that is gone on with is not as its digest says: hashed again, damage would get a
+        digest that fits it. Whole chunks before it keep theirs, which tell. Without *held*, as for what a former process left, there are no
+        digests, and the bytes are taken as they are.
+        """
+        if self.spoiled:
+            raise ChecksumMismatch(f"{self.path.name} has other bytes than were written")
         self.descriptor = self._open(os.O_RDWR)
-        whole = length // CHUNK_BYTES
-        if len(digests) < whole * DIGEST_BYTES:
-            digests = self._rehash(whole)
         try:
-            disk.writing(self.descriptor, length)
-            os.ftruncate(self.descriptor, length)
-            tail = os.pread(self.descriptor, length - whole * CHUNK_BYTES, whole * CHUNK_BYTES)
+            self._go_on(length, digests, held)
         except OSError as error:
             raise storage_error(error, f"can't read {self.path.name}") from None
-        self._hasher = ChunkHasher(digests[: whole * DIGEST_BYTES], tail)
+        except ChecksumMismatch:
+            self.spoiled = True
+            self.close()
+            raise
+
+    def _go_on(self, length: int, digests: bytes, held: int | None) -> None:
+        whole = length // CHUNK_BYTES
+        begins, done = whole * CHUNK_BYTES, whole * DIGEST_BYTES
+        # The last chunk as far as it goes, even if not all of it is kept: its digest is that of all of it.
+        ends = min(held, begins + CHUNK_BYTES) if held is not None and begins < length else length
+        if os.fstat(self.descriptor).st_size < ends:
+            raise ChecksumMismatch(f"{self.path.name} is shorter than the {ends} bytes written")
+        if held is None:
+            digests = self._rehash(whole)
+        disk.writing(self.descriptor, length)
+        chunk = os.pread(self.descriptor, ends - begins, begins)
+        if held is not None and chunk and digest_of(chunk) != digests[done : done + DIGEST_BYTES]:
+            raise ChecksumMismatch(f"{self.path.name} has other bytes than were written")
+        os.ftruncate(self.descriptor, length)
+        self._hasher = ChunkHasher(digests[:done], chunk[: length - begins])
         self.length = length
 
     def _rehash(self, chunks: int) -> bytes:
@@ -153,8 +176,9 @@ class WritingReplica:
             if length == self.length and self._hasher is not None:
                 return
             digests = b"" if self._hasher is None else self._hasher.digests()
+            held = None if self._hasher is None else self.length
             self.close()
-            self.open_existing(length, digests)
+            self.open_existing(length, digests, held)
 
     def close(self) -> None:
         if self._flushing is not None:

@@ -248,6 +248,16 @@ async def copied_damage(stage: Stage) -> bool:
     return sum("other bytes" in line for line in audit.check(found)) > 1
 
 
+async def appended_to_damage(stage: Stage) -> None:
+    """A file grows whose last bytes have changed on the disks (but for one copy, where it is to heal)."""
+    await stage.put("/grown/file", replication=3 if stage.heals else 1)
+    holders = await stage.holders("/grown/file")
+    for name in holders[:2]:
+        await stage.damage(name, "/grown/file")
+    await stage.append("/grown/file")
+    await stage.read("/grown/file")
+
+
 async def answer_lost(stage: Stage) -> None:
     """The answer to a rename does not come through, so the client sends it again."""
     cluster = stage.cluster
@@ -324,6 +334,7 @@ CASES: dict[str, tuple[Scenario, str, int]] = {
     "serve_stale_locations_for_ever": (read_again, "no order explains", 1),
     "lose_the_rename_on_crash": (renamed, "no order explains", 1),
     "repair_from_the_corrupt_copy": (damaged_source, "other bytes", 3),
+    "hash_damage_again": (appended_to_damage, "wrong bytes", 1),
     "carry_out_resent_requests_again": (answer_lost, "no order explains", 1),
 }
 

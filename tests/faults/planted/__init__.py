@@ -147,6 +147,15 @@ def repair_from_the_corrupt_copy() -> None:
 
 
 @bug
+def hash_damage_again() -> None:
+    """Who goes on with a replica takes its bytes as they are, and they get digests that fit them."""
+    from twinfs.datanode.writing import WritingReplica
+
+    go_on = WritingReplica._go_on
+    WritingReplica._go_on = lambda self, length, digests, held: go_on(self, length, digests, None)  # type: ignore[method-assign]
+
+
+@bug
 def carry_out_resent_requests_again() -> None:
     """A request that comes again, because its answer was lost, is carried out again."""
     from twinfs.namenode.store import answers, sqlite
