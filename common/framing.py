@@ -7,6 +7,7 @@ import contextlib
 import os
 import socket
 import struct
+from collections.abc import Sequence
 from typing import TypeVar
 
 import msgspec
@@ -151,11 +152,11 @@ class FrameSocket:
         self.error_code = error.code
         self.send_frame(Kind.RESPONSE, Failure(code=error.code, message=error.message), Flag.ERROR)
 
-    def send_with_descriptor(self, body: Struct, descriptor: int) -> None:
-        """A RESPONSE that carries an open file; over a Unix socket."""
+    def send_with_descriptors(self, body: Struct, descriptors: Sequence[int]) -> None:
+        """A RESPONSE that carries open files; over a Unix socket."""
         frame = pack_frame(Kind.RESPONSE, body)
         try:
-            sent = socket.send_fds(self.sock, [frame], [descriptor])
+            sent = socket.send_fds(self.sock, [frame], descriptors)
         except OSError as error:
             raise ConnectionLost(f"the connection broke: {error.strerror}") from None
         self.send(memoryview(frame)[sent:])
@@ -184,12 +185,12 @@ class FrameSocket:
             raise error_of(unpack(bytes(body), Failure))
         return unpack(bytes(body), kind)
 
-    def receive_with_descriptor(self, kind: type[T]) -> tuple[T, int | None]:
-        """A response and the open file it carries, which is the caller's to close."""
+    def receive_with_descriptors(self, kind: type[T], at_most: int) -> tuple[T, list[int]]:
+        """A response and the open files it carries, which are the caller's to close."""
         fds = array.array("i")
         try:
-            data, ancillary, _, _ = self.sock.recvmsg(
-                HEADER.size, socket.CMSG_SPACE(fds.itemsize * 4)
+            data, ancillary, flags, _ = self.sock.recvmsg(
+                HEADER.size, socket.CMSG_SPACE(fds.itemsize * at_most)
             )
         except BlockingIOError:
             raise TimedOut("the peer sent nothing for too long") from None
@@ -198,22 +199,29 @@ class FrameSocket:
         for level, type_, payload in ancillary:
             if level == socket.SOL_SOCKET and type_ == socket.SCM_RIGHTS:
                 fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
-        descriptor = fds[0] if fds else None
         try:
+            if flags & socket.MSG_CTRUNC:
+                raise Unavailable("this process may not open as many files as came")
             if not data:
                 raise ConnectionLost("the peer closed the connection")
             header = bytearray(data)
             if len(header) < HEADER.size:
                 header += self.receive_body(HEADER.size - len(header))
-            length, frame_kind, flags = unpack_header(header)
-            answer = self.response_in(self.receive_body(length), frame_kind, flags, kind)
+            length, frame_kind, frame_flags = unpack_header(header)
+            return self.response_in(
+                self.receive_body(length), frame_kind, frame_flags, kind
+            ), fds.tolist()
         except BaseException:
             for found in fds:
                 os.close(found)
             raise
-        for extra in fds[1:]:
+
+    def receive_with_descriptor(self, kind: type[T]) -> tuple[T, int | None]:
+        """As `receive_with_descriptors`, of one that may be there."""
+        answer, found = self.receive_with_descriptors(kind, 4)
+        for extra in found[1:]:
             os.close(extra)
-        return answer, descriptor
+        return answer, found[0] if found else None
 
     # --- packets ---
 

@@ -22,7 +22,8 @@ head (`PACKET_HEAD`: sequence u32, offset in the block u64, BLAKE3 of the payloa
 - `WriteMany`: the payloads of all items, joined, follow the request immediately, with no frame around them. The answer is
   `WriteManyDone`, once all are durable on every node of the pipeline that has not failed.
 - `ReadBlock`: the answer `ReadReady` is followed by exactly `length` raw bytes. If the node fails in the middle, it closes.
-- `ReadMany`: the answer `ReadManyReady` is followed by the bytes of all items found, joined.
+- `ReadMany`: the answer `ReadManyReady` is followed by the bytes of all items found, joined. Over a Unix socket those that have
+  files of their own may come as open files instead (SCM_RIGHTS, with the answer's first byte).
 - `OpenReplica` (Unix socket only): the answer `ReadReady` carries the replica's open file descriptor (SCM_RIGHTS, with the
   first byte of the frame header); it is positioned anywhere, use pread. A replica that has no file of its own is answered by
   `length` 0 and no descriptor (`descriptor` False): read it with ReadMany.
@@ -61,6 +62,7 @@ MAX_PACKET_BYTES = 1024 * 1024
 MAX_CONTROL_BYTES = 4 * 1024 * 1024
 MAX_MANY_BYTES = 4 * 1024 * 1024  # payload of one WriteMany or ReadMany
 MAX_MANY_ITEMS = 1024
+MAX_MANY_FILES = 128  # open files that come with one ReadManyReady; Linux takes 253
 
 BlockLength = Annotated[int, msgspec.Meta(ge=0, le=MAX_BLOCK_BYTES)]
 
@@ -170,16 +172,19 @@ class ReadReady(Struct, frozen=True, kw_only=True):
 
 
 class ReadMany(Traced, frozen=True, kw_only=True, tag="read-many"):
-    """Whole small finalized blocks."""
+    """Whole finalized blocks, of `MAX_MANY_BYTES` together."""
 
     blocks: Annotated[list[BlockRef], msgspec.Meta(min_length=1, max_length=MAX_MANY_ITEMS)]
     background: bool = False  # as in ReadBlock
+    files: bool = False  # whether open files are welcome
 
 
 class ReadManyReady(Struct, frozen=True, kw_only=True):
-    """*lengths*, one an item: -1 not here, -2 here but corrupt, -3 left out because the answer would be too large; else so many bytes follow."""
+    """*lengths*, one an item: -1 not here, -2 here but corrupt, -3 left out because the answer would be too large; else so many bytes
+    follow, but of the items whose places *files* lists: their bytes are in the open files that come with this, in that order."""
 
     lengths: list[int]
+    files: list[int] = []
 
 
 class OpenReplica(Traced, frozen=True, kw_only=True, tag="open-replica"):

@@ -42,7 +42,7 @@ from .replicas import (
     settle,
     start_from,
     take_back,
-    write_files,
+    write_whole,
 )
 from .volumes import Volume, choose_volume, storage_error
 from .writing import WritingReplica
@@ -430,43 +430,40 @@ class BlockStore:
 
         Their digests were verified. *names*: further hashes of them. A block that is here already in this generation is stored again, harmlessly.
         """
-        total = sum(item.length for item in items)
-        volume = choose_volume(self.volumes, total, self.rng)
+        blocks = [
+            Replica(i.block_id, i.generation, i.length, False, i.digest if i.length else b"")
+            for i in items
+        ]
+        return self.put_whole(blocks, payload, durable=durable, names=names)
+
+    def put_whole(
+        self,
+        blocks: Sequence[Replica],
+        payload: memoryview,
+        *,
+        durable: bool,
+        names: Sequence[Name] = (),
+    ) -> list[Future[Added]]:
+        """As `put_small`, of blocks of any length whose bytes follow each other in *payload*."""
+        volume = choose_volume(self.volumes, sum(block.length for block in blocks), self.rng)
         records: list[Replica] = []
         data: list[tuple[int, bytes | memoryview]] = []
-        files: list[tuple[Path, Path]] = []
-        folders: set[Path] = set()
-        pieces: list[memoryview] = []
+        files: list[Replica] = []
+        contents: list[memoryview] = []
         offset = 0
+        for block in blocks:
+            piece = payload[offset : offset + block.length]
+            offset += block.length
+            inline = block.length <= self._small_block_bytes
+            records.append(block._replace(inline=inline))
+            if inline:
+                data.append((block.block_id, piece))
+            else:
+                files.append(block)
+                contents.append(piece)
         try:
-            for item in items:
-                piece = payload[offset : offset + item.length]
-                offset += item.length
-                inline = item.length <= self._small_block_bytes
-                digests = item.digest if item.length else b""
-                records.append(
-                    Replica(item.block_id, item.generation, item.length, inline, digests)
-                )
-                if inline:
-                    data.append((item.block_id, piece))
-                    continue
-                # A name of its own: the client may have sent the block again while this was under way.
-                name = f"put_{item.block_id}_{item.generation}_{next(self._puts)}"
-                temporary = volume.path / "writing" / name
-                files.append((temporary, volume.final_path(item.block_id, item.generation)))
-                pieces.append(piece)
-            write_files([temporary for temporary, _ in files], pieces, durable=durable)
-            for temporary, final in files:
-                volume.make_folder(final)
-                disk.rename(temporary, final, "batch.rename")
-                folders.add(final.parent)
-            if durable:
-                for folder in folders:
-                    disk.fsync_directory(folder, "batch.folder")
+            write_whole(volume, files, contents, self._puts, durable=durable)
         except OSError as error:
-            for temporary, _ in files:
-                with contextlib.suppress(OSError):
-                    temporary.unlink(missing_ok=True)
             volume.check()
             raise storage_error(error, "can't store small blocks") from None
         return [volume.add(records, data, names)]

@@ -1,4 +1,4 @@
-"""Copies that a NameNode has ordered: small blocks of one source travel together, large ones by themselves."""
+"""Copies that a NameNode has ordered: blocks of one source travel together, large ones by themselves."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from ..common.checksum import CHUNK_BYTES
 from ..common.errors import DfsError
 from ..common.messages import BadReplica, CopyReplica, ReplicaReport
 from ..common.model import BlockRef, NodeId
@@ -58,7 +57,7 @@ def _source_of(order: CopyReplica, own_id: NodeId) -> NodeId | None:
 
 
 def _may_join(order: CopyReplica) -> bool:
-    return order.block.length <= CHUNK_BYTES and not order.bytes_per_s
+    return order.block.length <= MAX_MANY_BYTES and not order.bytes_per_s
 
 
 class Copies:

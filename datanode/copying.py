@@ -15,18 +15,19 @@ from ..common.errors import (
     DfsError,
     InvalidRequest,
     StaleGeneration,
+    Unavailable,
 )
-from ..common.framing import ask
+from ..common.framing import FrameSocket, ask
 from ..common.messages import BadReplica, ReplicaReport
 from ..common.model import Block, BlockBase, BlockRef, NodeAddress
 from ..common.transfer import (
     MAX_MANY_BYTES,
+    MAX_MANY_FILES,
     ReadBlock,
     ReadMany,
     ReadManyReady,
     ReadReady,
     ReplicaInfo,
-    SmallBlock,
 )
 from . import quarantine
 from .blockstore import BlockStore
@@ -72,7 +73,7 @@ def _copy_together(
     orders: Sequence[tuple[Block, list[NodeAddress]]],
     throttle: Throttle,
 ) -> list[ReplicaReport]:
-    """Fetch small blocks in one request and store them with one commit; those that are here now.
+    """Fetch blocks in one request and store them with one commit; those that are here now.
 
     The others, and those of which anything is here already, are to be copied one by one.
     """
@@ -86,53 +87,73 @@ def _copy_together(
         return []
     throttle(sum(block.length for block in blocks))
     try:
-        connection = peers.open_near(source)
-        try:
-            request = ReadMany(blocks=[block.ref for block in blocks], background=True)
-            ready = ask(connection, request, ReadManyReady)
-            if len(ready.lengths) != len(blocks):
-                raise InvalidRequest(f"{len(blocks)} blocks were asked for")
-            payload = _room(_total(ready.lengths))
-            connection.receive_into(payload)
-        finally:
-            connection.close()
+        fetched = _fetch_together(peers, source, blocks)
+        whole: list[Replica] = []
+        pieces: list[memoryview] = []
+        for block, piece in fetched:
+            digests = b"".join(
+                digest_of(piece[at : at + CHUNK_BYTES]) for at in range(0, len(piece), CHUNK_BYTES)
+            )
+            if block_digest(digests) != block.digest:
+                log.warning(
+                    "block %d: what came from %s is not the block", block.block_id, source.data
+                )
+                continue
+            whole.append(Replica(block.block_id, block.generation, block.length, False, digests))
+            pieces.append(piece)
+        if not whole:
+            return []
+        if len(whole) < len(fetched):
+            payload = memoryview(b"".join(pieces))
+        else:
+            payload = _room(sum(block.length for block in whole))
+        for future in store.put_whole(whole, payload, durable=True):
+            future.result()
     except DfsError as error:
         log.warning("%d blocks from %s: %s", len(blocks), source.data, error.message)
         return []
-    items: list[SmallBlock] = []
-    pieces: list[memoryview] = []
-    offset = 0
-    for block, length in zip(blocks, ready.lengths, strict=True):
-        if length < 0:
-            continue
-        piece = payload[offset : offset + length]
-        offset += length
-        digest = digest_of(piece)
-        if length != block.length or block_digest(digest if length else b"") != block.digest:
-            log.warning("block %d: what came from %s is not the block", block.block_id, source.data)
-            continue
-        items.append(
-            SmallBlock(
-                block_id=block.block_id, generation=block.generation, length=length, digest=digest
-            )
-        )
-        pieces.append(piece)
-    if not items:
-        return []
-    if len(items) < len(blocks):
-        payload = memoryview(b"".join(pieces))
+    return [report_finalized(replica, False) for replica in whole]
+
+
+def _fetch_together(
+    peers: Peers, source: NodeAddress, blocks: Sequence[Block]
+) -> list[tuple[Block, memoryview]]:
+    """Blocks and what *source* has under their names, of the length they should have; one after the other in `_room`."""
+    request = ReadMany(blocks=[block.ref for block in blocks], background=True, files=True)
+    return peers.ask_near(source, request, lambda connection: _receive_together(connection, blocks))
+
+
+def _receive_together(
+    connection: FrameSocket, blocks: Sequence[Block]
+) -> list[tuple[Block, memoryview]]:
+    ready, descriptors = connection.receive_with_descriptors(ReadManyReady, MAX_MANY_FILES)
     try:
-        for future in store.put_small(items, payload, durable=True):
-            future.result()
-    except DfsError as error:
-        log.warning("%d blocks: %s", len(items), error.message)
-        return []
-    return [
-        report_finalized(
-            Replica(i.block_id, i.generation, i.length, False, i.digest if i.length else b""), False
-        )
-        for i in items
-    ]
+        if len(ready.lengths) != len(blocks) or len(ready.files) != len(descriptors):
+            raise InvalidRequest(f"{len(blocks)} blocks were asked for")
+        file_of = dict(zip(ready.files, descriptors, strict=True))
+        fetched: list[tuple[Block, memoryview]] = []
+        room = _room(MAX_MANY_BYTES)
+        offset = 0
+        for place, (block, length) in enumerate(zip(blocks, ready.lengths, strict=True)):
+            if length < 0:
+                continue
+            if length != block.length:
+                raise InvalidRequest(f"block {block.block_id} has {length} bytes there")
+            piece = room[offset : offset + length]
+            if place not in file_of:
+                if len(piece) < length:
+                    raise InvalidRequest("an answer with too many bytes was announced")
+                connection.receive_into(piece)
+            elif os.preadv(file_of[place], [piece], 0) != length:
+                continue
+            fetched.append((block, piece))
+            offset += length
+        return fetched
+    except OSError as error:
+        raise Unavailable(f"a replica can't be read: {error.strerror or error}") from None
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
 
 
 def _room(size_bytes: int) -> memoryview:
@@ -141,14 +162,6 @@ def _room(size_bytes: int) -> memoryview:
     if buffer is None:
         buffer = _buffers.batch = memoryview(bytearray(MAX_MANY_BYTES))
     return buffer[:size_bytes]
-
-
-def _total(lengths: Sequence[int]) -> int:
-    """The bytes that follow a ReadManyReady. InvalidRequest if there are more than there may be."""
-    total = sum(length for length in lengths if length > 0)
-    if total > MAX_MANY_BYTES:
-        raise InvalidRequest(f"an answer of {total} bytes was announced")
-    return total
 
 
 def _copy_one(

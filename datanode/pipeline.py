@@ -10,6 +10,7 @@ import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from ..common.checksum import CHUNK_BYTES, DIGEST_BYTES, chunk_count, digest_of
 from ..common.errors import (
@@ -31,6 +32,7 @@ from ..common.transfer import (
     PacketAck,
     ReadBlock,
     ReadReady,
+    Request,
     WriteBlock,
     WriteDone,
     WriteMany,
@@ -43,7 +45,9 @@ from .replicas import require_digest
 from .writing import WritingReplica
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 NOBODY = NodeId(0)
+MOST_KEPT = 8  # connections on which nothing is under way, to all nodes together
 _buffers = threading.local()
 
 
@@ -56,6 +60,8 @@ class Peers:
     stall_timeout_s: float
     proxy: Proxy | None = None
     own: NodeAddress | None = None  # where this node itself is reached, once that is known
+    _kept: list[tuple[NodeAddress, FrameSocket]] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def require_joined(self) -> None:
         """What is written here is reported under this node's id, so there has to be one."""
@@ -87,6 +93,48 @@ class Peers:
                     stall_timeout_s=self.stall_timeout_s,
                 )
         return self.open(address)
+
+    def ask_near(
+        self, address: NodeAddress, request: Request, receive: Callable[[FrameSocket], T]
+    ) -> T:
+        """What *receive* makes of the answer to a request of background work, on a connection kept from the last one if there is
+        one: making it costs more than a request."""
+        with self._lock:
+            place = next((n for n, kept in enumerate(self._kept) if kept[0] == address), None)
+            connection = None if place is None else self._kept.pop(place)[1]
+        if connection is not None:
+            try:
+                return self._ask(address, connection, request, receive)
+            except ConnectionLost:
+                pass  # the other node had closed it
+        return self._ask(address, self.open_near(address), request, receive)
+
+    def _ask(
+        self,
+        address: NodeAddress,
+        connection: FrameSocket,
+        request: Request,
+        receive: Callable[[FrameSocket], T],
+    ) -> T:
+        try:
+            connection.send_request(request)
+            answer = receive(connection)
+        except BaseException:
+            connection.close()
+            raise
+        with self._lock:
+            self._kept.append((address, connection))
+            idle = self._kept.pop(0)[1] if len(self._kept) > MOST_KEPT else None
+        if idle is not None:
+            idle.close()
+        return answer
+
+    def close(self) -> None:
+        """Close what is kept. Nobody asks any more."""
+        with self._lock:
+            kept, self._kept = self._kept, []
+        for _, connection in kept:
+            connection.close()
 
 
 @dataclass(slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -79,6 +79,40 @@ def write_files(paths: Sequence[Path], contents: Sequence[memoryview], *, durabl
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
+
+
+def write_whole(
+    volume: Volume,
+    blocks: Sequence[Replica],
+    contents: Sequence[memoryview],
+    names: Iterator[int],
+    *,
+    durable: bool,
+) -> None:
+    """Make the files of blocks, whole, under their final names. OSError leaves none that is not complete.
+
+    *names* gives numbers that are not used twice: the same block may be on its way here a second time.
+    """
+    temporary = [
+        volume.path / "writing" / f"put_{block.block_id}_{block.generation}_{next(names)}"
+        for block in blocks
+    ]
+    folders: set[Path] = set()
+    try:
+        write_files(temporary, contents, durable=durable)
+        for block, written in zip(blocks, temporary, strict=True):
+            final = volume.final_path(block.block_id, block.generation)
+            volume.make_folder(final)
+            disk.rename(written, final, "batch.rename")
+            folders.add(final.parent)
+        if durable:
+            for folder in folders:
+                disk.fsync_directory(folder, "batch.folder")
+    except OSError:
+        for written in temporary:
+            with contextlib.suppress(OSError):
+                written.unlink(missing_ok=True)
+        raise
 
 
 def copy_prefix(source: os.PathLike[str], target: os.PathLike[str], length: int) -> None:

@@ -77,6 +77,7 @@ class DataNodeServer:
         self.peer: PeerService | None = None  # where it takes part in a network of peers
         self._streams: StreamServer | None = None
         self._users: UserClients | None = None
+        self._nodes: Peers | None = None
         self._local: LocalBlocks | None = None
         self._webhdfs: WebHdfsApi | None = None
         self._runner: web.AppRunner | None = None
@@ -142,6 +143,7 @@ class DataNodeServer:
             store, peers, written=lambda size: traffic.add("received", size)
         )
         self._users = UserClients(config, local)
+        self._nodes = peers
         http = HttpMetrics()
         exposition.add(http.families)
         self._runner = Runner(
@@ -461,6 +463,8 @@ class DataNodeServer:
             await asyncio.to_thread(self._local.close)
         for threads in (self._threads, self._copiers):
             threads.shutdown(wait=True, cancel_futures=True)
+        if self._nodes is not None:
+            self._nodes.close()
         if self._store is not None:
             with contextlib.suppress(DfsError):
                 await asyncio.to_thread(self._store.close)

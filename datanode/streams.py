@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ..common import tracing
-from ..common.checksum import CHUNK_BYTES
 from ..common.errors import (
     Busy,
     ConnectionLost,
@@ -30,6 +29,7 @@ from ..common.framing import FrameSocket
 from ..common.model import BlockRef, GenerationStamp
 from ..common.transfer import (
     MAX_MANY_BYTES,
+    MAX_MANY_FILES,
     MAX_PACKET_BYTES,
     PREAMBLE,
     BeginRecovery,
@@ -386,56 +386,55 @@ class StreamServer:
 
     def _wait(self, connection: FrameSocket, size_bytes: int) -> None:
         """Until so many bytes more may be sent; clients of this machine are not limited."""
-        if self._limit is not None and connection.sock.family != socket.AF_UNIX:
+        if self._limit is not None and not _is_near(connection):
             delay_s = self._limit.delay_s(size_bytes)
             if delay_s:
                 self._closing.wait(delay_s)
 
     def _read_many(self, connection: FrameSocket, request: ReadMany) -> None:
-        inline = self._store.small([block.block_id for block in request.blocks])
-        lengths: list[int] = []
-        parts: list[bytes] = []
-        total = 0
-        for block in request.blocks:
-            known = inline.get(block.block_id)
-            data = known[1] if known is not None and known[0] == block.generation else None
-            if data is None and known is None:
-                data = self._read_small_file(block)
-            if data is None:
-                lengths.append(-1)
-                self._on_bad(block)
-            elif total + len(data) > MAX_MANY_BYTES:
-                lengths.append(-3)
-            else:
-                lengths.append(len(data))
-                parts.append(data)
-                total += len(data)
-        self._wait(connection, total)
-        with self._budget.hold(total):
-            connection.send_frame(Kind.RESPONSE, ReadManyReady(lengths=lengths))
-            for start in range(0, len(parts), 256):
-                connection.send(*parts[start : start + 256])
+        # An open file spares both sides its bytes' way through a socket.
+        most_files = MAX_MANY_FILES if request.files and _is_near(connection) else 0
+        answer = _Many(most_files)
+        try:
+            inline = self._store.small([block.block_id for block in request.blocks])
+            for block in request.blocks:
+                known = inline.get(block.block_id)
+                if known is not None and known[0] == block.generation:
+                    answer.add(known[1])
+                elif known is not None or not self._add_file(block, answer):
+                    answer.lengths.append(-1)
+                    self._on_bad(block)
+            self._wait(connection, answer.total_bytes)
+            with self._budget.hold(answer.total_bytes):
+                ready = ReadManyReady(lengths=answer.lengths, files=answer.places)
+                if answer.descriptors:
+                    connection.send_with_descriptors(ready, answer.descriptors)
+                else:
+                    connection.send_frame(Kind.RESPONSE, ready)
+                for start in range(0, len(answer.parts), 256):
+                    connection.send(*answer.parts[start : start + 256])
+        finally:
+            for descriptor in answer.descriptors:
+                os.close(descriptor)
 
-    def _read_small_file(self, block: BlockRef) -> bytes | None:
-        """A block of at most one chunk that has a file of its own."""
+    def _add_file(self, block: BlockRef, answer: _Many) -> bool:
+        """Whether the block is here, finalized and readable."""
         try:
             found = self._store.open(block)
         except DfsError:
-            return None
+            return False
         if found.data is not None:
-            return found.data
+            answer.add(found.data)
+            return True
         try:
-            if found.length > CHUNK_BYTES or not found.finalized:
-                return None
-            data = os.pread(found.descriptor, found.length, 0)
-            return data if len(data) == found.length else None
+            return found.finalized and answer.add_file(found.descriptor, found.length)
         except OSError:
-            return None
+            return False
         finally:
             os.close(found.descriptor)
 
     def _open_replica(self, connection: FrameSocket, request: OpenReplica) -> None:
-        if connection.sock.family != socket.AF_UNIX:
+        if not _is_near(connection):
             raise InvalidRequest("open files can be handed over a Unix socket only")
         found = self._open(request.block)
         ready = ReadReady(
@@ -450,7 +449,7 @@ class StreamServer:
             connection.send_frame(Kind.RESPONSE, ready)
             return
         try:
-            connection.send_with_descriptor(ready, found.descriptor)
+            connection.send_with_descriptors(ready, [found.descriptor])
         finally:
             os.close(found.descriptor)
 
@@ -528,6 +527,47 @@ def _origin_of(request: Request) -> Iterator[None]:
     origin = tracing.Origin(request.request_id, request.traceparent)
     with tracing.span(name_of(request), "server", origin=origin):
         yield
+
+
+class _Many:
+    """What ReadMany is answered with."""
+
+    def __init__(self, most_files: int) -> None:
+        self._most_files = most_files
+        self.lengths: list[int] = []
+        self.places: list[int] = []
+        self.descriptors: list[int] = []
+        self.parts: list[bytes] = []
+        self.total_bytes = 0
+
+    def add(self, data: bytes) -> None:
+        if not self._fits(len(data)):
+            return self.lengths.append(-3)
+        self.lengths.append(len(data))
+        self.parts.append(data)
+        self.total_bytes += len(data)
+
+    def add_file(self, descriptor: int, length: int) -> bool:
+        """Of the caller's descriptor, which stays the caller's; whether so many bytes are there. OSError."""
+        if len(self.descriptors) < self._most_files:
+            self.descriptors.append(os.dup(descriptor))
+            self.places.append(len(self.lengths))
+            self.lengths.append(length)
+        elif not self._fits(length):
+            self.lengths.append(-3)
+        else:
+            data = os.pread(descriptor, length, 0)
+            if len(data) < length:
+                return False
+            self.add(data)
+        return True
+
+    def _fits(self, length: int) -> bool:
+        return self.total_bytes + length <= MAX_MANY_BYTES
+
+
+def _is_near(connection: FrameSocket) -> bool:
+    return connection.sock.family == socket.AF_UNIX
 
 
 def _request_in(body: bytearray) -> Request:

@@ -15,6 +15,7 @@ from twinfs.common.checksum import CHUNK_BYTES, block_digest, digest_of
 from twinfs.common.messages import CopyReplica
 from twinfs.common.model import Block, BlockId, GenerationStamp, NodeAddress, NodeId
 from twinfs.common.transfer import MAX_MANY_BYTES, MAX_MANY_ITEMS
+from twinfs.datanode import quarantine
 from twinfs.datanode.blockstore import BlockStore
 from twinfs.datanode.copies import take_batch
 from twinfs.datanode.copying import Copied, copy_all
@@ -51,9 +52,9 @@ def test_small_blocks_of_one_source_travel_together() -> None:
 
 def test_large_blocks_and_those_with_a_speed_of_their_own_travel_alone() -> None:
     assert batches(
-        order(1, CHUNK_BYTES + 1, 1),
+        order(1, MAX_MANY_BYTES + 1, 1),
         order(2, 10, 1),
-        order(3, CHUNK_BYTES, 1),
+        order(3, MAX_MANY_BYTES - 10, 1),
         order(4, 10, 1, bytes_per_s=1000),
         order(5, 10),
         order(6, 10, OWN),
@@ -129,6 +130,7 @@ class Pair:
             os.close(found.descriptor)
 
     def close(self) -> None:
+        self.peers.close()
         self.streams.close(1.0)
         for store in self.stores:
             store.close()
@@ -157,6 +159,46 @@ def test_blocks_of_all_small_sizes_arrive_with_one_request(pair: Pair) -> None:
     assert pair.waited == [sum(map(len, DATA))]
     assert [r.digest for r in copied.here] == [block.digest for block in blocks]
     assert all(r == pair.target.report_of(b.ref) for r, b in zip(copied.here, blocks, strict=True))
+
+
+def test_blocks_of_several_chunks_travel_together(pair: Pair) -> None:
+    sizes = (CHUNK_BYTES + 1, 70_000, 2 * CHUNK_BYTES, 10)
+    data = [random.Random(size).randbytes(size) for size in sizes]
+    blocks = [pair.write(n, content) for n, content in enumerate(data, 1)]
+    copied = pair.copy(*blocks)
+    assert ids(copied.here) == [1, 2, 3, 4] and not copied.bad
+    assert [pair.content(block) for block in blocks] == data
+    assert pair.waited == [sum(sizes)]
+    assert all(quarantine.verify(pair.target, block.ref) == "good" for block in blocks)
+
+
+def test_what_does_not_fit_the_answer_is_copied_by_itself(pair: Pair) -> None:
+    """More than the orders' batches have."""
+    data = [random.Random(n).randbytes(3 * CHUNK_BYTES) for n in range(2)]
+    blocks = [pair.write(n, content) for n, content in enumerate(data, 1)]
+    copied = pair.copy(*blocks)
+    assert ids(copied.here) == [1, 2] and not copied.bad
+    assert [pair.content(block) for block in blocks] == data
+
+
+def test_a_file_that_is_cut_short_does_not_keep_the_others(pair: Pair) -> None:
+    good, short = pair.write(1, b"x" * 5000), pair.write(2, b"y" * 5000)
+    last = pair.write(3, b"z" * 5000)
+    os.truncate(pair.source.volumes[0].final_path(2, 1), 4000)
+    copied = pair.copy(good, short, last)
+    assert ids(copied.here) == [1, 3]
+    assert {(b.block.block_id, b.reason) for b in copied.bad} == {(2, "corrupt")}
+    assert pair.content(last) == b"z" * 5000
+
+
+def test_connections_are_kept_and_made_again(pair: Pair) -> None:
+    blocks = [pair.write(n, b"x" * n) for n in range(1, 7)]
+    pair.copy(*blocks[:2])
+    pair.copy(*blocks[2:4])
+    assert pair.streams.open == 1
+    for connection in list(pair.streams._connections):
+        connection.abort()  # as a source does that was asked nothing for long
+    assert ids(pair.copy(*blocks[4:]).here) == [5, 6]
 
 
 def test_a_large_block_arrives(pair: Pair) -> None:
