@@ -269,6 +269,7 @@ __all__ = [
     "HEADER",
     "MAX_CONTROL_BYTES",
     "MAX_MANY_BYTES",
+    "MAX_MANY_FILES",
     "MAX_MANY_ITEMS",
     "MAX_PACKET_BYTES",
     "PACKET_HEAD",
