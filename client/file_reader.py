@@ -197,16 +197,23 @@ class FileReader:
 
     async def pread(self, offset: int, length: int) -> bytes:
         """Bytes of a range, cut at the end of the file; leaves the position alone."""
-        self._require_open()
-        end = min(self.length, offset + length)
-        if offset < 0:
-            raise InvalidRequest("an offset can't be negative")
-        if offset >= end:
-            return b""
         # A buffer that becomes the answer: copying it once more takes as long as reading.
-        target = io.BytesIO(bytes(end - offset))
+        target = io.BytesIO(bytes(self._within(offset, length)))
         await self._fill(offset, target.getbuffer())
         return target.getvalue()
+
+    async def pread_into(self, offset: int, buffer: memoryview) -> int:
+        """As `pread`, into memory of the caller's; how many bytes there were."""
+        size = self._within(offset, len(buffer))
+        await self._fill(offset, buffer[:size])
+        return size
+
+    def _within(self, offset: int, length: int) -> int:
+        """How many of *length* bytes from *offset* on the file has."""
+        self._require_open()
+        if offset < 0:
+            raise InvalidRequest("an offset can't be negative")
+        return max(0, min(self.length - offset, length))
 
     async def pread_many(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         """As `pread` for each (offset, length): all asked for at once; of replicas on this machine, which are only read and hashed,

@@ -221,3 +221,8 @@ class DfsCidFile(DfsFile):
 
     async def _pread(self, start: int, end: int) -> bytes:
         return await self.fs._cat_file(self.path, start, end)
+
+    async def _pread_into(self, start: int, buffer: memoryview) -> int:
+        data = await self._pread(start, start + len(buffer))
+        buffer[: len(data)] = data
+        return len(data)

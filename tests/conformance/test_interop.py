@@ -107,6 +107,28 @@ def test_pyarrow_dataset_reads_only_the_partitions_it_needs(
         found.to_table()
 
 
+@pytest.mark.parametrize("cache", ["none", "readahead", "bytes"])
+def test_pyarrow_reads_into_memory_of_its_own(shared_fs: DfsFileSystem, cache: str) -> None:
+    """`read_buffer` is `read` for it, by path and by CID."""
+    data = random.Random(cache).randbytes(9 << 20)
+    path = f"/interop/buffers-{cache}"
+    shared_fs.pipe_file(path, data, file_block_size=2 << 20)
+    by_cid = fsspec.filesystem("dfs+cid", namenode=shared_fs.config.namenode)
+    for fs, name in ((shared_fs, path), (by_cid, shared_fs.checksum(path))):
+        with fs.open(name, "rb", cache_type=cache) as file:
+            for start, size in ((0, 5 << 20), (5, 10), (6 << 20, 5 << 20), (0, 0), (1 << 20, -1)):
+                file.seek(start)
+                wanted = data[start:] if size < 0 else data[start : start + size]
+                assert bytes(memoryview(file.read_buffer(size))) == wanted
+                assert file.tell() == start + len(wanted)
+            assert bytes(memoryview(file.read_buffer())) == b""
+        with fs.open(name, "rb", cache_type=cache) as file:
+            assert pa.PythonFile(file).read(6 << 20) == data[: 6 << 20]
+            assert pa.PythonFile(file).read_at(5 << 20, 2 << 20) == data[2 << 20 : 7 << 20]
+        with pytest.raises(ValueError, match="closed"):
+            file.read_buffer(5 << 20)
+
+
 def test_pyarrow_parquet_and_file_systems(base: str, shared_fs: DfsFileSystem) -> None:
     table = pa.table({"n": list(range(100_000))})
     pq.write_table(table, "/interop/plain.parquet", filesystem=shared_fs, row_group_size=10_000)
