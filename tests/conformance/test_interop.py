@@ -108,10 +108,12 @@ def test_pyarrow_dataset_reads_only_the_partitions_it_needs(
 
 
 @pytest.mark.parametrize("cache", ["none", "readahead", "bytes"])
-def test_pyarrow_reads_into_memory_of_its_own(shared_fs: DfsFileSystem, cache: str) -> None:
+def test_pyarrow_reads_into_memory_of_its_own(
+    base: str, shared_fs: DfsFileSystem, cache: str
+) -> None:
     """`read_buffer` is `read` for it, by path and by CID."""
     data = random.Random(cache).randbytes(9 << 20)
-    path = f"/interop/buffers-{cache}"
+    path = f"{DfsFileSystem._strip_protocol(base)}/buffers-{cache}"
     shared_fs.pipe_file(path, data, file_block_size=2 << 20)
     by_cid = fsspec.filesystem("dfs+cid", namenode=shared_fs.config.namenode)
     for fs, name in ((shared_fs, path), (by_cid, shared_fs.checksum(path))):
