@@ -305,6 +305,7 @@ class DataNodeServer:
             "version": __version__,
             "uuid": self._uuid,
             "rack": self._config.rack,
+            "peer": self._config.is_peer,
             "time_ms": self._clock.wall_ms(),
             "up_s": round(now_s - self._began_s, 1),
             "blocks": self._store.totals(),

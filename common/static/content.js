@@ -112,7 +112,7 @@ export function content(main, state, hash) {
       replace(pins, h("h2", {}, "Pins"), page.pins.length ? h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, ["CID", "Kind", "Name", "Owner", ""].map((text) => h("th", { scope: "col" }, text)))),
         h("tbody", {}, page.pins.map((one) => {
           const cid = parseCid(base64(one.cid)), shown = formatCid(cid);
-          return h("tr", {}, h("td", { class: "mono" }, h("a", { href: `#/content/${shown}` }, h("bdi", {}, shown))), h("td", {}, one.kind), h("td", {}, name(one.name || "")), h("td", {}, name(one.owner || "")),
+          return h("tr", {}, h("td", { class: "mono cid" }, h("a", { href: `#/content/${shown}` }, h("bdi", {}, shown))), h("td", {}, one.kind), h("td", {}, name(one.name || "")), h("td", {}, name(one.owner || "")),
             h("td", {}, h("button", { type: "button", onclick: async () => { if (!await ask("Remove the pin?", [h("p", { class: "mono" }, shown)], { confirm: "Remove", danger: true })) return; try { await call("pin_remove", { multihash: base64(cid.multihash), kind: one.kind, name: one.name }); await loadPins(); } catch (error) { toast(error.message, true); } } }, "Remove")));
         })))) : h("p", { class: "dim" }, "Nothing is pinned. What files refer to stays anyway."));
     } catch (error) { if (error.name !== "AbortError") replace(pins, h("h2", {}, "Pins"), h("p", {}, error.message)); }

@@ -15,7 +15,6 @@ const rest = (found) => (found.length > SHOWN ? h("p", { class: "dim small" }, `
 /** Whom this peer knows, and what it keeps. It tells that on its own machine alone: who knows a CID may have its bytes. */
 async function lookAtPeers() {
   const answers = await Promise.all(["/v1/peer/status", "/v1/peer/pins"].map((url) => fetch(url)));
-  if (answers.some((one) => one.status === 404)) return; // takes part in no network
   if (answers.some((one) => !one.ok)) { replace(peering, h("section", { class: "card" }, h("h2", {}, "Peers and pins"), h("p", { class: "dim" }, "Shown to browsers on the peer's own machine."))); return; }
   const [status, { pins }] = await Promise.all(answers.map((one) => one.json()));
   const alive = status.peers.filter((one) => one.alive).length;
@@ -26,7 +25,7 @@ async function lookAtPeers() {
         h("tbody", {}, status.peers.slice(0, SHOWN).map((one) => h("tr", {}, h("td", {}, short(one.id)), h("td", { class: "mono" }, name(one.addresses.join(", "))), h("td", {}, one.alive ? badge("alive", "good") : badge("not heard of"))))))) : h("p", { class: "dim" }, "Nobody yet. `dfs datanode --bootstrap HOST:PORT` says whom to ask first."), rest(status.peers)),
     h("section", { class: "card" }, h("h2", {}, "Pins"),
       pins.length ? h("div", { class: "scroll" }, h("table", {}, heads("CID", "Name", "Kind", "Copies", "Here"),
-        h("tbody", {}, pins.slice(0, SHOWN).map((one) => h("tr", {}, h("td", { class: "mono" }, h("a", { href: `/ipfs/${one.cid}`, "data-key": one.cid, rel: "noreferrer" }, h("bdi", {}, one.cid))), h("td", {}, name(one.name || "")), h("td", {}, one.kind),
+        h("tbody", {}, pins.slice(0, SHOWN).map((one) => h("tr", {}, h("td", { class: "mono cid" }, h("a", { href: `/ipfs/${one.cid}`, "data-key": one.cid, rel: "noreferrer" }, h("bdi", {}, one.cid))), h("td", {}, name(one.name || "")), h("td", {}, one.kind),
           h("td", { class: "nowrap" }, one.replicas ? `${count(one.holders.length)} of ${count(one.replicas)}` : "this peer's own"), h("td", {}, !one.replicas || one.held_here ? badge("yes", "good") : badge("no"))))))) : h("p", { class: "dim" }, "Nothing is pinned."), rest(pins))));
 }
 
@@ -58,7 +57,7 @@ async function look() {
     if (!response.ok) throw new Error(response.statusText);
     const found = await response.json();
     keepFocus(main, () => draw(found));
-    await lookAtPeers();
+    if (found.peer) await lookAtPeers();
     connection.className = "badge good"; connection.textContent = "live";
   } catch {
     connection.className = "badge bad"; connection.textContent = "not connected";

@@ -127,15 +127,15 @@ class WebApi:
         )
 
     @contextlib.asynccontextmanager
-    async def _as(self, user: str) -> AsyncIterator[FileSystem]:
+    async def acting_as(self, user: str) -> AsyncIterator[FileSystem]:
         """A client that acts as *user*; Busy when there are too many already."""
-        if not self._config.namenode:
+        if not self._config.namenodes:
             raise Unavailable("this DataNode belongs to no NameNode")
         if self._transfers >= MAX_TRANSFERS:
             raise Busy(f"the DataNode serves {MAX_TRANSFERS} browsers already; try again")
         self._transfers += 1
         try:
-            config = ClientConfig(namenode=",".join(self._config.namenode), user=user, retry_s=10.0)
+            config = ClientConfig(namenode=",".join(self._config.namenodes), user=user, retry_s=10.0)
             async with FileSystem(config) as fs:
                 yield fs
         finally:
@@ -149,7 +149,7 @@ class WebApi:
         try:
             user = self._user(request)
             headers = self._headers(request)
-            async with self._as(user) as fs:
+            async with self.acting_as(user) as fs:
                 return await self._download(request, fs, headers)
         except DfsError as error:
             return self._failed(request, error, headers)
@@ -209,7 +209,7 @@ class WebApi:
         try:
             user = self._user(request)
             headers = self._headers(request)
-            async with self._as(user) as fs:
+            async with self.acting_as(user) as fs:
                 status = await self._upload(request, fs)
         except DfsError as error:
             # What is still coming is not worth reading.
