@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import getpass
 import os
+import socket
 import types
 import typing
 from collections.abc import Mapping
@@ -164,7 +165,7 @@ class DataNodeConfig:
     host: str = (
         "127.0.0.1"  # address to listen on, and, unless *advertise* is set, to be reached at
     )
-    advertise: str = ""  # the name or address that others reach this node by
+    advertise: str = ""  # the name or address that others reach this node by; "" = *host*, or the machine's name where that is 0.0.0.0 or ::
     port: int = 9864  # HTTP; HDFS's dfs.datanode.http.address; 0 takes a free one
     data_port: int = 9866  # block stream protocol; HDFS's dfs.datanode.address
     socket: str = ""  # Unix socket for clients on this machine; "" = inside the first volume; "none" = no socket
@@ -233,6 +234,13 @@ class DataNodeConfig:
     def is_peer(self) -> bool:
         """Whether it takes part in a network of peers."""
         return bool(self.bootstrap) or self.mdns
+
+    @property
+    def reached_at(self) -> str:
+        """The name or address that others are told."""
+        if self.advertise:
+            return self.advertise
+        return socket.gethostname() if self.host in ("0.0.0.0", "::") else self.host
 
     @property
     def namenodes(self) -> tuple[str, ...]:

@@ -189,7 +189,7 @@ class DataNodeServer:
                 f"can't listen on {config.host}:{config.port}: {error.strerror or error}"
             ) from None
         http_address = self._http_address()
-        host = config.advertise or config.host
+        host = config.reached_at
         address = NodeAddress(
             node_id=NodeId(0),
             host=host,
@@ -280,7 +280,7 @@ class DataNodeServer:
     def _http_address(self) -> str:
         """HOST:PORT that others reach us at."""
         assert self._runner is not None
-        host = self._config.advertise or self._config.host
+        host = self._config.reached_at
         return f"{host}:{self._runner.addresses[0][1]}"
 
     async def _resolve_name(self, name: str) -> tuple[Cid, list[str], int, bytes]:

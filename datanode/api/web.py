@@ -135,7 +135,9 @@ class WebApi:
             raise Busy(f"the DataNode serves {MAX_TRANSFERS} browsers already; try again")
         self._transfers += 1
         try:
-            config = ClientConfig(namenode=",".join(self._config.namenodes), user=user, retry_s=10.0)
+            config = ClientConfig(
+                namenode=",".join(self._config.namenodes), user=user, retry_s=10.0
+            )
             async with FileSystem(config) as fs:
                 yield fs
         finally:

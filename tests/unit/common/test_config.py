@@ -1,5 +1,6 @@
 """Flags beat the environment, which beats the file, which beats the defaults; nonsense is refused."""
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,15 @@ def test_the_short_name_of_the_user() -> None:
     found = settings(ClientConfig, environ={**environ, "TWINFS_CLIENT_USER": "bob"})
     user = next(setting for setting in found if setting.name == "user")
     assert (user.value, user.origin) == ("bob", "environment TWINFS_CLIENT_USER")
+
+
+def test_a_datanode_on_all_interfaces_is_reached_at_its_machines_name() -> None:
+    """Nobody could reach 0.0.0.0, and the NameNode would hand it to clients."""
+    assert DataNodeConfig(host="0.0.0.0").reached_at == socket.gethostname()
+    assert (
+        DataNodeConfig(host="0.0.0.0", advertise="dn1.example.org").reached_at == "dn1.example.org"
+    )
+    assert DataNodeConfig(host="10.0.0.7").reached_at == "10.0.0.7"
 
 
 def test_lists_from_the_environment() -> None:
