@@ -60,6 +60,15 @@ def format_time(wall_ms: int, pattern: str = "%Y-%m-%d %H:%M") -> str:
     return time.strftime(pattern, time.localtime(wall_ms / 1000))
 
 
+def to_next_tick_s(now_s: float, period_s: float) -> float:
+    """How long to sleep before the next round of something that is done every *period_s*; at least half of that.
+
+    All rounds of a process fall on the same ticks, so that an idle one is woken once for all of them, and not once for each.
+    """
+    left_s = period_s - now_s % period_s
+    return left_s if left_s >= period_s / 2 else left_s + period_s
+
+
 def elapsed_timer() -> float:
     """A high-resolution reading for measuring short intervals in seconds."""
     return time.perf_counter()

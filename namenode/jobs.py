@@ -19,7 +19,7 @@ from ..common.content import Collect
 from ..common.errors import DfsError
 from ..common.messages import Delete, RecoverBlock, Rename
 from ..common.model import NodeId
-from ..common.runtime import Clock, format_time, new_uuid
+from ..common.runtime import Clock, format_time, new_uuid, to_next_tick_s
 from . import audit, events, leases, repair_news
 from .balancing import Balancing
 from .blockmap import IN_LIMIT, IS_CORRUPT
@@ -116,7 +116,7 @@ class Jobs:
     async def _loop(self, name: str, period_s: float, job: Callable[[], Awaitable[None]]) -> None:
         while True:
             await self._once(name, job)
-            await asyncio.sleep(period_s)
+            await asyncio.sleep(to_next_tick_s(self._clock.monotonic_s(), period_s))
 
     @staticmethod
     async def _once(name: str, job: Callable[[], Awaitable[None]]) -> None:
@@ -131,7 +131,12 @@ class Jobs:
         while True:
             await self._once("liveness", self._liveness)
             # Not a moment later than a node becomes dead: its blocks wait for that.
-            await asyncio.sleep(min(LIVENESS_S, max(0.01, self._nodes.next_death_s())))
+            await asyncio.sleep(
+                min(
+                    to_next_tick_s(self._clock.monotonic_s(), LIVENESS_S),
+                    max(0.01, self._nodes.next_death_s()),
+                )
+            )
 
     async def _watch_repair(self) -> None:
         """Repair when something was told, and now and then for what has to be tried again.
@@ -147,7 +152,9 @@ class Jobs:
             if busy:
                 await asyncio.sleep(min(REPAIR_S, max(BREATH_S, worked_s)))
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(REPAIR_S if busy else IDLE_S):
+                async with asyncio.timeout(
+                    REPAIR_S if busy else to_next_tick_s(self._clock.monotonic_s(), IDLE_S)
+                ):
                     await self._news.wait()
 
     def wake(self) -> None:

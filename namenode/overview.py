@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Iterator
 
 from ..common.config import NameNodeConfig
-from ..common.runtime import Clock
+from ..common.runtime import Clock, to_next_tick_s
 from ..common.watch import (
     GetHistory,
     GetOverview,
@@ -80,7 +80,7 @@ class Watcher:
         """Until cancelled."""
         last_s = self._clock.monotonic_s()
         while True:
-            await asyncio.sleep(TICK_S)
+            await asyncio.sleep(to_next_tick_s(self._clock.monotonic_s(), TICK_S))
             now_s = self._clock.monotonic_s()
             try:
                 self._step(now_s, now_s - last_s)

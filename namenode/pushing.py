@@ -15,7 +15,7 @@ from ..common.config import NameNodeConfig
 from ..common.errors import DfsError, PermissionDenied
 from ..common.follow import DeadLetters, GetDeadLetters, GetWebhooks, Webhooks
 from ..common.metrics import Counts
-from ..common.runtime import Clock
+from ..common.runtime import Clock, to_next_tick_s
 from . import sinks, webhooks
 from .permissions import Caller
 from .push import Patience, Pusher, Pushers, Refused
@@ -77,7 +77,7 @@ class Pushing:
                     log.warning("pushing events has to wait: %s", error)
                 except Exception:
                     log.exception("pushing events failed; it is tried again")
-                await asyncio.sleep(LOOK_S)
+                await asyncio.sleep(to_next_tick_s(self._clock.monotonic_s(), LOOK_S))
         finally:
             await self._pushers.close()
 

@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 from ..common.codec import to_json
 from ..common.errors import DfsError, EventsGone
 from ..common.model import Event
+from ..common.runtime import elapsed_timer, to_next_tick_s
 from . import events
 from .store.base import MetadataStore, Row, Transaction
 
@@ -138,7 +139,11 @@ class Tail:
                 self._exact = told  # the store tells before it answers
             except DfsError as error:
                 log.warning("the end of the change stream can't be read: %s", error)
-            await asyncio.sleep(POLL_S if self._waiting and not told else IDLE_POLL_S)
+            await asyncio.sleep(
+                POLL_S
+                if self._waiting and not told
+                else to_next_tick_s(elapsed_timer(), IDLE_POLL_S)
+            )
 
     async def wait(self, after: int, timeout_s: float) -> bool:
         """Wait for events after *after*; False when none came in time."""
