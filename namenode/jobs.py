@@ -44,8 +44,8 @@ REAP_ROWS: Final = 500
 COLLECT_ROWS: Final = 128
 SCAN_BLOCKS: Final = 2_000
 SCAN_PAGES: Final = 400  # of IN_LIMIT blocks, in one run of the scan
-LIVENESS_S: Final = 1.0
-IDLE_S: Final = 1.0  # between looks for repair where nothing waits: each wakes a processor
+LIVENESS_S: Final = 2.0
+IDLE_S: Final = 2.0  # between looks for repair where nothing waits: each wakes a processor
 REPAIR_S: Final = 0.25  # copies that do not arrive, and budgets that fill up, tell nobody
 BREATH_S: Final = 0.005
 MAX_TOLD: Final = (
@@ -101,8 +101,8 @@ class Jobs:
                 tasks.create_task(self._loop("sealer", 0.2, self._seal), name="sealer")
             for name, period_s, job in (
                 ("draining", 2.0, self._drain),
-                ("balancer", 1.0, self._balance),
-                ("reaper", 1.0, self._reap),
+                ("balancer", 2.0, self._balance),
+                ("reaper", 2.0, self._reap),
                 ("leases", LOOK_S, self._leases),
                 ("trash", 60.0, self._trash),
                 ("scan", 30.0, self._scan),

@@ -24,7 +24,7 @@ from .tail import Tail
 from .webhooks import Hook, HookLetters, HttpTarget
 
 log = logging.getLogger(__name__)
-LOOK_S: Final = 1.0
+LOOK_S: Final = 2.0
 RETRIED_AT_ONCE: Final = 100
 
 

@@ -105,12 +105,14 @@ def _measure(settings: Settings, cluster: Cluster, browser: Any) -> list[Figure]
         # Counting a million files for the first time is work that no page asks for.
         wait_for(lambda: _counted(cluster.url), "files counted")
         took, text = scrape(cluster.url)
-        idle = [_cpu_percent(cluster.namenode.pid) for _ in range(settings.runs)]
-        page = browser.new_page()
-        page.goto(cluster.url)
-        page.wait_for_selector("svg.chart")
-        busy = [_cpu_percent(cluster.namenode.pid) for _ in range(settings.runs)]
-        page.close()
+        idle, busy = [], []
+        for _ in range(settings.runs):  # in turns, since the machine may have slow minutes
+            idle.append(_cpu_percent(cluster.namenode.pid))
+            page = browser.new_page()
+            page.goto(cluster.url)
+            page.wait_for_selector("svg.chart")
+            busy.append(_cpu_percent(cluster.namenode.pid))
+            page.close()
         page = browser.new_page()
         began_s = elapsed_timer()
         page.goto(f"{cluster.url}/#/files/m0/big")
