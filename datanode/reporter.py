@@ -52,6 +52,7 @@ from .pipeline import Peers
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 MAX_REPORT = 10_000
+COMPLAIN_EVERY_S = 60.0
 DELETION_S = 0.2  # deletions that are not reported by then may be ordered again
 RETRY_S = 1.0
 COMMANDS_AT_ONCE = 4  # besides copies
@@ -104,6 +105,7 @@ class Reporter:
         self._active = active
         self._traffic = traffic
         self.last_answer_s: float | None = None
+        self._complained_s = float("-inf")
         self.page_key = b""  # checks tokens of the NameNode's pages
         self._joined = joined
         self._threads = threads
@@ -182,6 +184,14 @@ class Reporter:
         self._registered.set()
         self._report_wanted.set()
 
+    def _complain(self, error: DfsError | TimeoutError) -> None:
+        """Say that there is no answer: at once, and then once a minute, so that an hour without a NameNode does not fill the journal."""
+        now_s = self._clock.monotonic_s()
+        if now_s - self._complained_s >= COMPLAIN_EVERY_S:
+            self._complained_s = now_s
+            why = str(error) or "it took too long"
+            log.warning("no answer from the NameNode %s: %s", self._url, why)
+
     async def _heartbeats(self) -> None:
         while True:
             try:
@@ -207,10 +217,13 @@ class Reporter:
             except (VersionMismatch, InvalidRequest):
                 raise
             except (DfsError, TimeoutError) as error:
-                log.warning("no answer from the NameNode %s: %s", self._url, error)
+                self._complain(error)
                 await asyncio.sleep(RETRY_S)
                 continue
             self.last_answer_s = self._clock.monotonic_s()
+            if self._complained_s > float("-inf"):
+                log.info("the NameNode %s answers again", self._url)
+                self._complained_s = float("-inf")
             if answer.register_again:
                 self._registered.clear()
                 continue

@@ -65,8 +65,8 @@ def print_report(report: ClusterReport, nodes: list[NodeReport], *, as_json: boo
         f" {counted(report.directories, 'directory', 'directories')}, {counted(report.blocks, 'block')}"
     )
     print(
-        f"  copies:    {report.under_replicated} blocks have too few, {report.missing} have none,"
-        f" {report.pending_deletion} copies wait for deletion"
+        f"  copies:    {counted(report.under_replicated, 'block')} with too few, {report.missing} with none,"
+        f" {counted(report.pending_deletion, 'copy', 'copies')} to be deleted"
     )
     rows = [
         (

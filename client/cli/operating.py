@@ -26,7 +26,16 @@ from ...common.model import NodeId
 from ...common.runtime import SystemClock, format_time
 from .admin import print_report
 from .sizes import parse_size
-from .support import Shell, change_command, human, json_option, print_json, shell_command, shown
+from .support import (
+    Shell,
+    change_command,
+    counted,
+    human,
+    json_option,
+    print_json,
+    shell_command,
+    shown,
+)
 from .volumes import volume_command
 
 POLL_S = 0.5
@@ -126,7 +135,9 @@ def describe(node: NodeReport) -> str:
             text += ", counting blocks"
         else:
             done = max(node.admin_total - node.admin_left, 0)
-            text += f", {node.admin_left} blocks left ({done} of {node.admin_total} done)"
+            text += (
+                f", {counted(node.admin_left, 'block')} left ({done} of {node.admin_total} done)"
+            )
     if node.admin_until_ms:
         text += f", until {format_time(node.admin_until_ms, '%Y-%m-%d %H:%M:%S')}"
     return text
