@@ -61,12 +61,12 @@ def format_time(wall_ms: int, pattern: str = "%Y-%m-%d %H:%M") -> str:
 
 
 def to_next_tick_s(now_s: float, period_s: float) -> float:
-    """How long to sleep before the next round of something that is done every *period_s*; at least half of that.
+    """How long to sleep before the next round of something that is done every *period_s*; at least an eighth of that, at most nine.
 
     All rounds of a process fall on the same ticks, so that an idle one is woken once for all of them, and not once for each.
     """
     left_s = period_s - now_s % period_s
-    return left_s if left_s >= period_s / 2 else left_s + period_s
+    return left_s if left_s >= period_s / 8 else left_s + period_s
 
 
 def elapsed_timer() -> float:
