@@ -61,7 +61,7 @@ def format_time(wall_ms: int, pattern: str = "%Y-%m-%d %H:%M") -> str:
 
 
 def to_next_tick_s(now_s: float, period_s: float) -> float:
-    """How long to sleep before the next round of something that is done every *period_s*; at least an eighth of that, at most nine.
+    """How long to sleep before the next round of something that is done every *period_s*; between an eighth and nine eighths of that.
 
     All rounds of a process fall on the same ticks, so that an idle one is woken once for all of them, and not once for each.
     """
