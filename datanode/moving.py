@@ -53,7 +53,7 @@ def _copy_bytes(source: Volume, replica: Replica, copy: Path, pace: Callable[[in
         copy.open("wb", buffering=0) as new,
     ):
         for number in range(len(replica.digests) // DIGEST_BYTES):
-            chunk = old.read(CHUNK_BYTES)
+            chunk = old.read(min(CHUNK_BYTES, replica.length - number * CHUNK_BYTES))
             wanted = replica.digests[number * DIGEST_BYTES :][:DIGEST_BYTES]
             if digest_of(chunk) != wanted:
                 raise ChecksumMismatch(f"the replica of block {replica.block_id} is damaged")

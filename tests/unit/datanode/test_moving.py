@@ -218,3 +218,19 @@ def test_nothing_moves_to_a_volume_that_is_being_drained(store: BlockStore) -> N
     store.volumes[1].set_draining(True)
     assert not move_replica(store, *store.volumes[:2], replica, lambda size: None)
     assert holders(store, 2) == [store.volumes[0]]
+
+
+def test_a_replica_whose_file_another_block_goes_on_with_moves(store: BlockStore) -> None:
+    """An append shares the file of the block that it begins from, and writes behind its end."""
+    source, target = store.volumes[:2]
+    put(alone(store, source), 2)
+    owner = object()
+    replica = store.begin_from(ref(3), owner, ref(2), len(content(2)))
+    assert replica is not None
+    replica.append(owner, len(content(2)), memoryview(b"more"), digest_of(b"more"))
+    (stored,) = source.index.page(-1, 10)
+    assert source.final_path(2, 1).stat().st_size == stored.length + 4
+    assert move_replica(store, source, target, stored, lambda size: None)
+    assert read(store, 2) == content(2)
+    store.finalize(replica, owner, durable=True)
+    assert read(store, 3) == content(2) + b"more"
