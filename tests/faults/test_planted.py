@@ -289,8 +289,15 @@ async def copy_broken_off(stage: Stage) -> None:
     async def crashed() -> bool:
         return not target.alive
 
+    block_id = (await stage.fs.locate("/broken/file")).blocks[0].block.block_id
     await eventually(crashed, "the copying node has crashed", HEAL_LIMIT_S)
     await stage.delete("/broken/file")
+
+    async def forgotten() -> bool:
+        found = await asyncio.to_thread(facts.gather, stage.cluster)
+        return block_id not in found.blocks
+
+    await eventually(forgotten, "the NameNode knows nothing of the block any more", HEAL_LIMIT_S)
     await asyncio.to_thread(crash.disarm, target)
     await stage.restart(holders[0], other)
     await stage.until_healed()
