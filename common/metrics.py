@@ -21,7 +21,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from .runtime import elapsed_timer
+from .runtime import elapsed_timer, to_next_tick_s
 
 log = logging.getLogger(__name__)
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
@@ -233,8 +233,9 @@ class Exposition:
         """Measure how late timers run, until cancelled; say so when it is more than *slow_s*."""
         while True:
             began_s = elapsed_timer()
-            await asyncio.sleep(LOOP_PROBE_S)
-            late_s = max(0.0, elapsed_timer() - began_s - LOOP_PROBE_S)
+            pause_s = to_next_tick_s(began_s, LOOP_PROBE_S)
+            await asyncio.sleep(pause_s)
+            late_s = max(0.0, elapsed_timer() - began_s - pause_s)
             self.loop_delay.observe("", late_s)
             if late_s > slow_s:
                 log.warning(
