@@ -41,15 +41,20 @@ async def check_dag(reader: Reader, root: Cid, *, deep: bool = True) -> tuple[in
         except StopIteration:
             break
         except DfsError as error:
-            bad.append(f"{wish}: {error.message}")
+            bad.append(_told(wish, error))
         try:
             wish = walk.send(answer if deep else None)
         except StopIteration:
             break
         except DfsError as error:
-            bad.append(f"{wish}: {error.message}")
+            bad.append(_told(wish, error))
             break
     return count, bad
+
+
+def _told(cid: Cid, error: DfsError) -> str:
+    """What is wrong with a block; many errors name it themselves."""
+    return error.message if str(cid) in error.message else f"{cid}: {error.message}"
 
 
 async def _read_file(reader: Reader, root: Cid) -> int:
@@ -78,7 +83,7 @@ async def check_all(
                     await reader.get(cid)
                     count = 1
             except DfsError as error:
-                return 0, [f"{cid}: {error.message}"]
+                return 0, [_told(cid, error)]
             progress(row.located.block.length + sum(b.block.length for b in row.leaves or []))
             return count, []
 

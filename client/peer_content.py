@@ -95,6 +95,12 @@ class PeerContent:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="peer")  # the client is for one
 
     async def __aenter__(self) -> PeerContent:
+        """Unavailable if the peer does not answer: whoever only reads would look for others who have the content, and wait."""
+        try:
+            await self._run(self.client.get, "/healthz")
+        except BaseException:
+            await self.__aexit__(None, None, None)
+            raise
         return self
 
     async def __aexit__(

@@ -90,9 +90,12 @@ def v2_index(entries: Iterable[tuple[Cid, int]]) -> bytes:
 
 
 def _roots(body: bytes) -> tuple[int, list[Cid]]:
-    value: Any = dag_cbor.decode(body)
+    try:
+        value: Any = dag_cbor.decode(body)
+    except InvalidContent as error:
+        raise InvalidContent(f"it does not begin as a CAR does: {error.message}") from None
     if not isinstance(value, dict):
-        raise InvalidContent("the header of a CAR is no map")
+        raise InvalidContent("it does not begin as a CAR does: the header is no map")
     version = value.get("version")
     if version == 2 and len(value) == 1:
         return 2, []

@@ -174,3 +174,12 @@ def test_errors_are_one_line(two: Two) -> None:
         done = two.run(*arguments)
         assert done.code != 0
         assert len(done.err.splitlines()) == 1, done.err
+
+
+def test_a_peer_that_is_not_there_is_an_error_at_once(tmp_path: Path) -> None:
+    """Reading looks for a block for a minute, where there is somebody to ask."""
+    cid = "bafkr4ifpcne3t5pzugtkaqcn5i3nzskjtpfslsnnyejlpte2spfoihzsmi"
+    nobody = Dfs("http://127.0.0.1:1", tmp_path, TWINFS_CLIENT_PEER="127.0.0.1:1")
+    for command in ("ls", "cat", "verify"):
+        said = nobody.fails("--peer", "127.0.0.1:1", command, cid, code=69)
+        assert "can't reach the peer at http://127.0.0.1:1: Connection refused" in said
