@@ -47,6 +47,8 @@ def places(target: Target) -> list[Place]:
         finally:
             connection.close()
         for block_id, generation, length, inline in rows:
+            if not all(isinstance(value, int) for value in (block_id, generation, length)):
+                raise CantBreak(f"the index of {volume} can't be read: a row has words for numbers")
             file = volume / "blocks" / f"{block_id & 0xFF:02x}" / f"blk_{block_id}_{generation}"
             found.append(Place(volume, block_id, None if inline else file, length))
     return found
@@ -82,7 +84,7 @@ def _edit_inline(place: Place, edit) -> None:  # type: ignore[no-untyped-def]
             row = connection.execute(
                 "SELECT data FROM small WHERE block_id = ?", (place.block_id,)
             ).fetchone()
-            if row is None:
+            if row is None or not isinstance(row[0], bytes):
                 raise CantBreak(f"block {place.block_id} is gone meanwhile")
             connection.execute(
                 "UPDATE small SET data = ? WHERE block_id = ?", (edit(row[0]), place.block_id)

@@ -86,11 +86,13 @@ def _volume(volume: Path) -> dict[int, Replica]:
         for block_id, generation, length, inline in connection.execute(
             "SELECT block_id, generation, length, inline FROM replicas"
         ).fetchall():
+            if not all(isinstance(v, int) for v in (block_id, generation, length, inline)):
+                raise sqlite3.DatabaseError("a row has words for numbers")
             if inline:
                 row = connection.execute(
                     "SELECT data FROM small WHERE block_id = ?", (block_id,)
                 ).fetchone()
-                data = b"" if row is None else row[0]
+                data = row[0] if row is not None and isinstance(row[0], bytes) else b""
                 size, digest = len(data), _digest([data] if data else [])
             else:
                 file = volume / "blocks" / f"{block_id & 0xFF:02x}" / f"blk_{block_id}_{generation}"

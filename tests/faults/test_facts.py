@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 from pathlib import Path
@@ -87,6 +88,23 @@ def test_a_damaged_index_is_told_of(node: DeadNode, monkeypatch: pytest.MonkeyPa
     assert line.startswith("datanode1/v1 can't be read")
     assert set(found.replicas[7]) == set(range(200, 250))
     assert any("the index of datanode1/v1" in line for line in audit.check(found))
+
+
+def test_no_damage_to_an_index_is_more_than_a_complaint(
+    node: DeadNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite hands out what it finds: no bytes where there should be some, and words for numbers."""
+    index = node.volumes[0] / "index.db"
+    whole, rng = index.read_bytes(), random.Random(1)
+    for _ in range(150):
+        data = bytearray(whole)
+        for _ in range(3_000):
+            data[rng.randrange(4_096, len(data))] ^= 1 << rng.randrange(8)
+        index.write_bytes(data)
+        found = gathered(node, monkeypatch)
+        assert set(found.replicas[7]) >= set(range(200, 250))
+        with contextlib.suppress(CantBreak):
+            corrupt.pick(node, None, rng)  # type: ignore[arg-type]
 
 
 def test_nothing_can_be_picked_from_a_damaged_index(node: DeadNode) -> None:
