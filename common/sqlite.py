@@ -54,6 +54,9 @@ def connect(path: Path, *, cache_kib: int, read_only: bool = False) -> sqlite3.C
             connection.execute("PRAGMA foreign_keys = OFF")
     except sqlite3.DatabaseError as error:
         raise database_error(error, path) from error
+    except UnicodeDecodeError:
+        # SQLite's complaint quotes the damaged schema.
+        raise StoreDamaged(f"the database {path} is damaged: its schema is no text") from None
     return connection
 
 

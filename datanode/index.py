@@ -112,6 +112,9 @@ class Index:
             if isinstance(failure, StoreDamaged):
                 self.suspect = self.suspect or failure.message
             raise failure from None
+        except UnicodeDecodeError:
+            self.suspect = self.suspect or "what should be text is none"
+            raise StoreDamaged(f"the index {self.path} is damaged: {self.suspect}") from None
 
     def observe(self, observer: Observer) -> None:
         """Have *observer* told of (added, their names, removed) replicas once that is durable."""
@@ -233,7 +236,7 @@ class Index:
     def data(self, block_id: int) -> bytes | None:
         """The bytes of an inline replica."""
         rows = self._rows("SELECT data FROM small WHERE block_id = ?", (block_id,))
-        return rows[0][0] if rows else None
+        return rows[0][0] if rows and isinstance(rows[0][0], bytes) else None
 
     def small(self, block_ids: Sequence[int]) -> dict[int, tuple[int, bytes]]:
         """block id -> (generation, bytes) of the inline ones among *block_ids*."""
@@ -246,7 +249,8 @@ class Index:
                 f" JOIN small s ON s.block_id = r.block_id WHERE r.block_id IN ({marks})",
                 part,
             ):
-                found[row[0]] = (row[1], row[2])
+                if isinstance(row[2], bytes):  # else a disk has changed the row
+                    found[row[0]] = (row[1], row[2])
         return found
 
     def page(self, after: int, limit: int, before: int = 2**63 - 1) -> list[Replica]:
@@ -255,7 +259,16 @@ class Index:
             f"{_ROW} WHERE block_id > ? AND block_id < ? ORDER BY block_id LIMIT ?",
             (after, before, limit),
         )
+        self._require_order(rows, after)
         return [_replica(row) for row in rows]
+
+    def _require_order(self, rows: Sequence[Any], after: int) -> None:
+        """StoreDamaged unless the ids of *rows* ascend from *after*: who goes on from the last one would never come to an end."""
+        for row in rows:
+            if row[0] <= after:
+                self.suspect = self.suspect or "its rows are not in order"
+                raise StoreDamaged(f"the rows of the index {self.path} are not in order")
+            after = row[0]
 
     def ids(self, after: int, limit: int) -> list[int]:
         """Ids of replicas after *after*, ascending."""
@@ -279,6 +292,7 @@ class Index:
             " WHERE block_id > ? ORDER BY block_id LIMIT ?",
             (after, limit),
         )
+        self._require_order(rows, after)
         found = [(_replica(row), row[5]) for row in rows]
         return [(replica, check in (None, row_check(replica))) for replica, check in found]
 
@@ -315,7 +329,7 @@ class Index:
                 if limit == 1:
                     # One row that can't be read: what comes after it may be.
                     following = self._following(after)
-                    if following is None:
+                    if following is None or following <= after:
                         return replicas, data
                     after = following
                 limit = 1
@@ -379,7 +393,11 @@ class Index:
 
 
 def _replica(row: Any) -> Replica:
-    return Replica(row[0], row[1], row[2], bool(row[3]), row[4])
+    block_id, generation, length, inline, digests = row[:5]
+    numbers = all(isinstance(value, int) for value in (block_id, generation, length, inline))
+    if not numbers or not isinstance(digests, bytes):
+        raise StoreDamaged(f"the row of block {block_id} has changed on the disk")
+    return Replica(block_id, generation, length, bool(inline), digests)
 
 
 def _lengths(connection: sqlite3.Connection, block_ids: Sequence[int]) -> dict[int, int]:
