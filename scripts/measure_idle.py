@@ -11,6 +11,7 @@ import asyncio
 import json
 import os
 import random
+import signal
 import statistics
 import sys
 import tempfile
@@ -116,6 +117,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", help="write every sample to this file")
     given = parser.parse_args()
+    # Whoever ends it wants the cluster to end too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     pause = threading.Event()
     with (
         tempfile.TemporaryDirectory(prefix="twinfs-idle-") as place,
