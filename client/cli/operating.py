@@ -359,7 +359,10 @@ def balancer_command(
         while status.state == "running":
             pause.wait(POLL_S)
             status = shell.call("balancer", ControlBalancer(action="renew", run_id=status.run_id))
-            if (text := describe_balancer(status)) != told:
+            begun = status.left_bytes or status.moving or status.moved_blocks
+            text = describe_balancer(status)
+            # Nothing is told of a run before it has looked at the nodes.
+            if text != told and (begun or status.state != "running"):
                 tell(status)
                 told = text
     except KeyboardInterrupt:

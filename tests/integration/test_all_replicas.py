@@ -17,7 +17,7 @@ from twinfs.client.filesystem import FileSystem
 from twinfs.common.config import ClientConfig
 from twinfs.common.errors import BlockUnavailable, DfsError, InvalidConfig
 
-from ..support.cluster import Cluster, running
+from ..support.cluster import Cluster, Server, eventually, running
 from .commands import Dfs
 
 MIB = 1 << 20
@@ -52,12 +52,18 @@ def connect(cluster: Cluster, **settings: Any) -> FileSystem:
 
 
 async def given_bytes(cluster: Cluster) -> list[int]:
-    """What each DataNode has sent so far."""
+    """What each DataNode has sent, once it sends nothing any more: bytes are counted when a request is over."""
     found = []
     async with aiohttp.ClientSession() as session:
         for node in cluster.datanodes:
-            async with session.get(f"http://{node.facts['http']}/metrics") as answer:
-                lines = (await answer.text()).splitlines()
+            lines: list[str] = []
+
+            async def rests(node: Server = node, lines: list[str] = lines) -> bool:
+                async with session.get(f"http://{node.facts['http']}/metrics") as answer:
+                    lines[:] = (await answer.text()).splitlines()
+                return 'twinfs_datanode_stream_connections{state="busy"} 0.0' in lines
+
+            await eventually(rests, "no stream is served")
             found.append(
                 sum(
                     int(float(line.rsplit(" ", 1)[1]))
