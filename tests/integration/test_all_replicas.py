@@ -111,7 +111,7 @@ async def test_a_get_that_was_broken_off_goes_on_and_checks_what_is_there(
     def told(size: int) -> None:
         nonlocal came
         came += size
-        if came > 10 * MIB:
+        if came > 20 * MIB:
             loop.call_soon_threadsafe(enough.set)
 
     async with connect(cluster) as fs:
@@ -123,7 +123,7 @@ async def test_a_get_that_was_broken_off_goes_on_and_checks_what_is_there(
     part = tmp_path / ".got.dfs-part"
     record = (tmp_path / ".got.dfs-part.map").read_bytes()[32:]
     there = record.count(1)
-    assert 10 <= there < 41
+    assert 20 <= there < 41
     damaged = record.index(1)
     with part.open("r+b") as file:
         file.seek(damaged * MIB + 1000)
@@ -136,6 +136,7 @@ async def test_a_get_that_was_broken_off_goes_on_and_checks_what_is_there(
         await fs.get_file("/file", tmp_path / "got", progress=sizes.append)
     assert (tmp_path / "got").read_bytes() == DATA and sum(sizes) == len(DATA)
     sent = sum(await given_bytes(cluster)) - sum(before)
+    # A node that is slow for a moment has others asked for its pieces, too: more than what was missing may be sent.
     assert sent < len(DATA) and names(tmp_path) == ["got"]
 
 

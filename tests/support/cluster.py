@@ -22,7 +22,7 @@ START_LIMIT_S = 30.0
 POLL_S = 0.02
 
 
-def wait_until(condition: Callable[[], bool], what: str, limit_s: float = 30.0) -> None:
+def wait_until(condition: Callable[[], bool], what: str, limit_s: float = 90.0) -> None:
     """Wait for a fact; AssertionError when it does not come true in time."""
     clock, pause = SystemClock(), threading.Event()
     deadline_s = clock.monotonic_s() + limit_s
@@ -32,7 +32,7 @@ def wait_until(condition: Callable[[], bool], what: str, limit_s: float = 30.0) 
 
 
 async def eventually(
-    condition: Callable[[], Awaitable[bool]], what: str, limit_s: float = 30.0
+    condition: Callable[[], Awaitable[bool]], what: str, limit_s: float = 90.0
 ) -> None:
     """`wait_until` for a condition that has to be awaited."""
     clock, loop = SystemClock(), asyncio.get_running_loop()
@@ -182,7 +182,7 @@ class Cluster:
         finally:
             namenode.close()
 
-    def wait_live(self, count: int, limit_s: float = 30.0) -> None:
+    def wait_live(self, count: int, limit_s: float = 90.0) -> None:
         wait_until(
             lambda: sum(node.state == "live" for node in self.report().nodes) == count,
             f"{count} live DataNodes",
