@@ -36,7 +36,7 @@ from .replicas import (
     mark_damaged,
     merged_page,
     renew,
-    report_finalized,
+    report_stored,
     report_writing,
     same_generation,
     settle,
@@ -545,7 +545,7 @@ class BlockStore:
         """What an incremental report says of a replica."""
         found = self.find(block.block_id)
         if found is not None:
-            return report_finalized(found[1], block.block_id in found[0].index.damaged)
+            return report_stored(*found)
         replica = self.writing(block.block_id)
         return None if replica is None else report_writing(replica)
 
@@ -558,6 +558,9 @@ class BlockStore:
             for block_id in twice:
                 with self.changing.hold([block_id]):
                     self.settle(block_id)
+                    kept = self._look(block_id)
+                del merged[block_id]
+                merged |= {block_id: report_stored(*kept)} if kept else {}
             with self._lock:
                 for block_id, replica in self._writing.items():
                     if after < block_id < FIRST_LOCAL_BLOCK and not replica.is_copy:

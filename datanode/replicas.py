@@ -198,23 +198,26 @@ def drop(volume: Volume, replicas: Sequence[Replica]) -> None:
 
 def merged_page(
     volumes: Sequence[Volume], after: int, limit: int
-) -> tuple[dict[int, ReplicaReport], list[int], bool, int]:
+) -> tuple[dict[int, ReplicaReport], set[int], bool, int]:
     """What volumes have of blocks after *after*: reports by id, ids that two of them have, whether that is all, and the id up
     to which it is."""
     merged: dict[int, ReplicaReport] = {}
-    twice: list[int] = []
+    twice: set[int] = set()
     complete, end = True, 2**63
     for volume in volumes:
         page = volume.index.page(after, limit, before=FIRST_LOCAL_BLOCK)
         if len(page) == limit:
             complete = False
             end = min(end, page[-1].block_id)
-        damaged = volume.index.damaged
         for stored in page:
             if stored.block_id in merged:
-                twice.append(stored.block_id)
-            merged[stored.block_id] = report_finalized(stored, stored.block_id in damaged)
+                twice.add(stored.block_id)
+            merged[stored.block_id] = report_stored(volume, stored)
     return merged, twice, complete, end
+
+
+def report_stored(volume: Volume, replica: Replica) -> ReplicaReport:
+    return report_finalized(replica, replica.block_id in volume.index.damaged)
 
 
 def report_finalized(replica: Replica, damaged: bool) -> ReplicaReport:

@@ -138,12 +138,10 @@ def repair_from_the_corrupt_copy() -> None:
         def __ne__(self, other: object) -> bool:
             return False
 
-    report = blockstore.report_finalized
+    report = blockstore.report_stored
     pipeline.require_digest = lambda *_: None  # type: ignore[assignment]
     copying.block_digest = lambda _: Fitting()  # type: ignore[assignment]
-    blockstore.report_finalized = lambda r, damaged: msgspec.structs.replace(
-        report(r, damaged), digest=b""
-    )
+    blockstore.report_stored = lambda *stored: msgspec.structs.replace(report(*stored), digest=b"")
 
 
 @bug

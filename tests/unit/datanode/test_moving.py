@@ -160,7 +160,8 @@ def test_two_replicas_become_one(store: BlockStore, block_id: int) -> None:
 def test_the_later_of_two_stays(store: BlockStore, newer: int) -> None:
     for number, volume in enumerate(store.volumes[:2]):
         put(alone(store, volume), 2, generation=1 + (number == newer))
-    list(store.pages(10))
+    reported = [(r.block_id, r.generation) for _, page, _ in store.pages(10) for r in page]
+    assert reported == [(2, 2)]
     assert holders(store, 2) == [store.volumes[newer]]
     assert read(store, 2, generation=2) == content(2)
 
@@ -175,7 +176,8 @@ def test_the_sound_one_of_two_stays(store: BlockStore, fault: str) -> None:
     else:
         good.set_draining(True)  # the other would be preferred
         bad.final_path(2, 1).unlink()
-    list(store.pages(10))
+    reported = [r for _, page, _ in store.pages(10) for r in page]
+    assert [(r.block_id, r.damaged) for r in reported] == [(2, False)]
     assert good in holders(store, 2)
     if fault == "marked":
         assert holders(store, 2) == [good]
