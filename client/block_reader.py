@@ -29,6 +29,7 @@ from ..common.transfer import (
     ReplicaInfo,
 )
 from .datanode_api import ConnectionPool
+from .landing import Landing
 
 MAX_OPEN_FILES = 64
 Sink = Callable[[int, memoryview], None]
@@ -62,6 +63,32 @@ class Attempt:
             self.aborted = True
             if self._connection is not None:
                 self._connection.abort()
+
+
+class _Delivery:
+    """Takes the verified bytes of a read in order, whichever replica they come from."""
+
+    def __init__(self, sink: Sink, position: int) -> None:
+        self._landing = sink if isinstance(sink, Landing) else None
+        self._sink = sink
+        self.position = position
+
+    def take(self, at: int, view: memoryview) -> None:
+        self._sink(at, view)
+        self.position = at + len(view)
+
+    def take_from(self, descriptor: int, at: int, size: int, digests: bytes) -> bool:
+        """Whether a chunk of a replica's file could be brought where it is wanted at once."""
+        landing = self._landing
+        if landing is None or (view := landing.take_from(descriptor, at, size)) is None:
+            return False
+        try:
+            _check_chunk(view, digests, at)
+        except _Refused:
+            landing.require_open()
+            raise
+        self.position = at + size
+        return True
 
 
 class _OpenReplicas:
@@ -140,32 +167,28 @@ class BlockReader:
     ) -> None:
         """Give *length* verified bytes at *offset* of the block to *sink*, in order, as (offset in the block, bytes).
 
-        The view is only valid during the call. Raises BlockUnavailable when no replica is left that serves.
+        The view is only valid during the call. Raises BlockUnavailable when no replica is left that serves; a landing may then
+        hold anything.
         """
         block = located.block
         order = list(located.nodes if nodes is None else nodes)
-        position, end = offset, offset + length
+        delivery, end = _Delivery(sink, offset), offset + length
         reasons: list[str] = []
         bad: list[BadReplica] = []
 
-        def deliver(at: int, view: memoryview) -> None:
-            nonlocal position
-            sink(at, view)
-            position = at + len(view)
-
         try:
             for node in order:
-                if position >= end:
+                if delivery.position >= end:
                     return
                 try:
-                    self._from_node(node, block, position, end, deliver, attempt)
+                    self._from_node(node, block, end, delivery, attempt)
                 except _Refused as refused:
                     reasons.append(f"{node.data}: {refused.error.message}")
                     if refused.bad:
                         bad.append(_bad(block, node, refused.bad))
                     if isinstance(refused.error, Unavailable):
                         self._pool.forget(node)
-            if position < end:
+            if delivery.position < end:
                 told = "; ".join(reasons) or "no DataNode that holds it is alive"
                 raise BlockUnavailable(f"block {block.block_id} can't be read: {told}")
         finally:
@@ -176,12 +199,11 @@ class BlockReader:
         self,
         node: NodeAddress,
         block: Block,
-        start: int,
         end: int,
-        deliver: Sink,
+        delivery: _Delivery,
         attempt: Attempt | None,
     ) -> None:
-        if self._pool.is_local(node) and self._from_file(node, block, start, end, deliver):
+        if self._pool.is_local(node) and self._from_file(node, block, end, delivery):
             return
         while True:
             try:
@@ -191,7 +213,7 @@ class BlockReader:
             if attempt is not None:
                 attempt.uses(connection)
             try:
-                self._from_stream(connection, block, start, end, deliver)
+                self._from_stream(connection, block, end, delivery)
             except _Refused as refused:
                 connection.close()
                 # The DataNode may have closed a connection that lay idle: try a new one.
@@ -227,8 +249,9 @@ class BlockReader:
     # --- over a connection ---
 
     def _from_stream(
-        self, connection: FrameSocket, block: Block, start: int, end: int, deliver: Sink
+        self, connection: FrameSocket, block: Block, end: int, delivery: _Delivery
     ) -> None:
+        start = delivery.position
         first = start // CHUNK_BYTES * CHUNK_BYTES
         last = -(-end // CHUNK_BYTES) * CHUNK_BYTES
         request = ReadBlock(block=block.ref, offset=first, length=last - first, digests=True)
@@ -251,14 +274,12 @@ class BlockReader:
                 raise _Refused(error) from None
             _check_chunk(buffer[:size], ready.digests, at)
             low, high = max(start, at), min(end, at + size)
-            deliver(low, buffer[low - at : high - at])
+            delivery.take(low, buffer[low - at : high - at])
             at += size
 
     # --- through an open file of a DataNode on this machine ---
 
-    def _from_file(
-        self, node: NodeAddress, block: Block, start: int, end: int, deliver: Sink
-    ) -> bool:
+    def _from_file(self, node: NodeAddress, block: Block, end: int, delivery: _Delivery) -> bool:
         """False if the replica has no file of its own."""
         key = (block.block_id, block.generation, node.socket)
         opened = self._files.get(key) if block.digest is not None else None
@@ -272,19 +293,14 @@ class BlockReader:
         try:
             if replica_length < end:
                 raise _Refused(BlockNotFound("the replica is too short"), "corrupt")
-            buffer = self._buffer()
+            start = delivery.position
             at = start // CHUNK_BYTES * CHUNK_BYTES
             while at < end:
                 size = min(CHUNK_BYTES, replica_length - at)
-                try:
-                    count = os.preadv(descriptor, [buffer[:size]], at)
-                except OSError as error:
-                    raise _Refused(BlockUnavailable(str(error)), "corrupt") from None
-                if count != size:
-                    raise _Refused(ChecksumMismatch("the replica is cut short"), "corrupt")
-                _check_chunk(buffer[:size], digests, at)
-                low, high = max(start, at), min(end, at + size)
-                deliver(low, buffer[low - at : high - at])
+                if not delivery.take_from(descriptor, at, size, digests):
+                    chunk = self._chunk(descriptor, at, size, digests)
+                    low, high = max(start, at), min(end, at + size)
+                    delivery.take(low, chunk[low - at : high - at])
                 at += size
         except _Refused:
             self._files.drop(key)
@@ -292,6 +308,17 @@ class BlockReader:
         finally:
             os.close(descriptor)
         return True
+
+    def _chunk(self, descriptor: int, at: int, size: int, digests: bytes) -> memoryview:
+        chunk = self._buffer()[:size]
+        try:
+            count = os.preadv(descriptor, [chunk], at)
+        except OSError as error:
+            raise _Refused(BlockUnavailable(str(error)), "corrupt") from None
+        if count != size:
+            raise _Refused(ChecksumMismatch("the replica is cut short"), "corrupt")
+        _check_chunk(chunk, digests, at)
+        return chunk
 
     def _open(self, node: NodeAddress, block: Block) -> tuple[int, int, bytes] | None:
         for _ in range(2):

@@ -8,7 +8,6 @@ import collections
 import functools
 import io
 import os
-import threading
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from concurrent.futures import Executor
 from types import TracebackType
@@ -20,6 +19,7 @@ from ..common.messages import Locate
 from ..common.model import FileBlocks, FileStatus, LocatedBlock, NodeAddress
 from .block_reader import Sink
 from .hedging import Hedging
+from .landing import Landing
 from .session import Session
 
 SEGMENT_BYTES = 4 * CHUNK_BYTES  # asked for at once when reading ahead
@@ -27,37 +27,6 @@ LEAST_PIECE_BYTES = 2 * CHUNK_BYTES  # of a large read, which several threads sh
 # At once: more threads would only push each other's bytes out of the processors' caches.
 LOCAL_READS = 8
 AHEAD = 3  # segments in flight in a sequential read
-
-
-class _Abandoned(Exception):
-    """Nobody waits for these bytes any more."""
-
-
-class _Landing:
-    """Where one attempt puts verified bytes of a block, until it is closed.
-
-    The memory may be the caller's, who uses it for something else once the read is over; an attempt that
-    lost the race must not write there. The lock makes sure of that.
-    """
-
-    __slots__ = ("_lock", "_open", "start", "view")
-
-    def __init__(self, view: memoryview, start: int) -> None:
-        """*view* is for the bytes of the block from *start* on."""
-        self.view = view
-        self.start = start
-        self._lock = threading.Lock()
-        self._open = True
-
-    def take(self, at: int, data: memoryview) -> None:
-        with self._lock:
-            if not self._open:
-                raise _Abandoned
-            self.view[at - self.start : at - self.start + len(data)] = data
-
-    def close(self) -> None:
-        with self._lock:
-            self._open = False
 
 
 async def _at_most(count: int, jobs: Sequence[Coroutine[Any, Any, None]]) -> None:
@@ -324,7 +293,7 @@ class FileReader:
         """Read; when that takes unusually long, ask another replica too, and take whichever comes first."""
         clock = self._session.clock
         began_s = clock.monotonic_s()
-        landings = [_Landing(target, start)]
+        landings = [Landing(target, start)]
         tasks = [self._read_from(located, landings[0], located.nodes)]
         error: DfsError | None = None
         try:
@@ -332,7 +301,7 @@ class FileReader:
                 done, _ = await asyncio.wait(tasks, timeout=self._hedging.delay_s())
                 if not done:
                     others = [*located.nodes[1:], located.nodes[0]]
-                    landings.append(_Landing(memoryview(bytearray(len(target))), start))
+                    landings.append(Landing(memoryview(bytearray(len(target))), start))
                     tasks.append(self._read_from(located, landings[1], others))
             waiting = set(tasks)
             while waiting:
@@ -361,7 +330,7 @@ class FileReader:
                     task.exception()
 
     def _read_from(
-        self, located: LocatedBlock, landing: _Landing, nodes: list[NodeAddress]
+        self, located: LocatedBlock, landing: Landing, nodes: list[NodeAddress]
     ) -> asyncio.Future[None]:
         return self._session.start(
             functools.partial(
@@ -369,7 +338,7 @@ class FileReader:
                 located,
                 landing.start,
                 len(landing.view),
-                landing.take,
+                landing,
                 nodes=nodes,
             )
         )
