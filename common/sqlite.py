@@ -38,6 +38,7 @@ def connect(path: Path, *, cache_kib: int, read_only: bool = False) -> sqlite3.C
 
     Raises StoreDamaged if the file is no database, StoreError if it can't be opened.
     """
+    connection = None
     try:
         connection = sqlite3.connect(
             path, isolation_level=None, check_same_thread=False, cached_statements=512, timeout=30.0
@@ -52,9 +53,11 @@ def connect(path: Path, *, cache_kib: int, read_only: bool = False) -> sqlite3.C
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute("PRAGMA wal_autocheckpoint = 0")  # Checkpointer does it beside
             connection.execute("PRAGMA foreign_keys = OFF")
-    except sqlite3.DatabaseError as error:
-        raise database_error(error, path) from error
-    except UnicodeDecodeError:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+        if connection is not None:
+            connection.close()
+        if isinstance(error, sqlite3.DatabaseError):
+            raise database_error(error, path) from error
         # SQLite's complaint quotes the damaged schema.
         raise StoreDamaged(f"the database {path} is damaged: its schema is no text") from None
     return connection

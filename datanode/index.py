@@ -91,17 +91,37 @@ class Index:
         self._observer: Observer | None = None
         self._sealed = False  # the writer's own: nothing is taken any more
         self._sums = PageSums(path)
-        self._database = Database(path, sums=self._sums)
-        try:
-            self._database.run(_prepare)
-        except StoreTooNew:
-            # Or a disk has changed the number: the file's first page says which.
-            wrong = self._sums.check()
-            self.close()
-            if wrong:
-                raise StoreDamaged(f"the database {path} is damaged: {wrong}") from None
-            raise
+        self._database = self._open()
         self.damaged: dict[int, int] = dict(self._rows("SELECT block_id, generation FROM damaged"))
+
+    def _open(self) -> Database:
+        database = None
+        try:
+            database = Database(self.path, sums=self._sums)
+            database.run(_prepare)
+            database.reader().execute("SELECT block_id, generation FROM damaged").fetchall()
+            return database
+        except (StoreError, sqlite3.Error) as error:
+            failure = (
+                database_error(error, self.path) if isinstance(error, sqlite3.Error) else error
+            )
+            # A format that nobody knows, a table without its columns: or a disk has changed what says so. Before the
+            # file is closed, for then it would be written to.
+            wrong = "" if isinstance(failure, StoreDamaged) else self._changed()
+            if database is not None:
+                with contextlib.suppress(DfsError, sqlite3.Error):
+                    database.close()
+            self._sums.close()
+            if wrong:
+                failure = StoreDamaged(f"the database {self.path} is damaged: {wrong}")
+            raise failure from None
+
+    def _changed(self) -> str:
+        """What of the file is not as it was written; "" if nothing is, or nobody can tell."""
+        try:
+            return self._sums.check()
+        except OSError:
+            return ""
 
     def _rows(self, statement: str, params: Sequence[object] = ()) -> list[Any]:
         """What a reading statement finds. An index that can't be read is suspect from then on."""
@@ -232,6 +252,20 @@ class Index:
     def get(self, block_id: int) -> Replica | None:
         rows = self._rows(f"{_ROW} WHERE block_id = ?", (block_id,))
         return _replica(rows[0]) if rows else None
+
+    def sure(self, block_id: int) -> Replica | None:
+        """As `get`, for who removes something by what it says. StoreDamaged if the row is not as it was written."""
+        rows = self._rows(
+            "SELECT block_id, generation, length, inline, digests, checked FROM replicas WHERE block_id = ?",
+            (block_id,),
+        )
+        if not rows:
+            return None
+        replica = _replica(rows[0])
+        if rows[0][5] not in (None, row_check(replica)):
+            self.suspect = f"the row of block {block_id} has changed"
+            raise StoreDamaged(f"the index {self.path} is damaged: {self.suspect}")
+        return replica
 
     def data(self, block_id: int) -> bytes | None:
         """The bytes of an inline replica."""

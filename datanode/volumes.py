@@ -84,8 +84,9 @@ class Volume:
             self.index = self._open_index()
             try:
                 self._settle()
-            except StoreDamaged:
+            except StoreDamaged as error:
                 # It opened, but can't be read to its end. The node starts nevertheless, with what is left.
+                self.index.suspect = self.index.suspect or error.message
                 self.renew_index()
                 if self.failure:
                     raise StoreDamaged(f"the volume {path}: {self.failure}") from None
@@ -217,9 +218,9 @@ class Volume:
                 aside,
             )
             disk.rename(file, aside, "index.aside")
-            for suffix in ("-wal", "-shm"):
-                with contextlib.suppress(FileNotFoundError):
-                    Path(f"{file}{suffix}").unlink()
+            with contextlib.suppress(FileNotFoundError):
+                disk.rename(Path(f"{file}-wal"), Path(f"{aside}-wal"), "index.aside")
+            Path(f"{file}-shm").unlink(missing_ok=True)
             index, fresh = Index(file), True
         if fresh:
             self._rebuild(index)
@@ -293,17 +294,17 @@ class Volume:
         """Settle what was half-way when the process died.
 
         What was being written, and what was being published but is not recorded, is kept for recovery:
-        bytes of it may have been acknowledged as synced.
+        bytes of it may have been acknowledged as synced. Nothing goes by a row that a disk has changed: StoreDamaged.
         """
         for block_id, generation, path in list(self.files("blocks")):
-            known = self.index.get(block_id)
+            known = self.index.sure(block_id)
             if known is None:
                 log.info("%s was never recorded; it counts as being written", path)
                 disk.rename(path, self.writing_path(block_id, generation), "sweep.unrecorded")
             elif known.inline or known.generation != generation:
                 path.unlink()
         for block_id, generation, path in list(self.files("writing")):
-            known = self.index.get(block_id)
+            known = self.index.sure(block_id)
             if known is None:
                 continue
             final = self.final_path(block_id, known.generation)
@@ -328,6 +329,7 @@ class Volume:
                     except FileNotFoundError:
                         size = -1
                     if size < replica.length:
+                        self.index.sure(replica.block_id)
                         log.error("%s is missing or cut short; its record is dropped", path)
                         lost.append(replica.block_id)
                         if size >= 0:

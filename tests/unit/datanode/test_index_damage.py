@@ -212,6 +212,52 @@ def test_a_flipped_bit_in_the_number_of_the_format_is_damage(tmp_path: Path) -> 
         Volume(tmp_path, reserved_bytes=0)
 
 
+@pytest.mark.parametrize("what", ["format", "column", "text"])
+def test_what_sqlite_takes_for_another_kind_of_database_is_damage(
+    tmp_path: Path, what: str
+) -> None:
+    """As SQLite sees it, these are no damage, but a file format to come, or a mistake of ours."""
+    fill(tmp_path)
+    file = tmp_path / "index.db"
+    content = bytearray(file.read_bytes())
+    if what == "format":
+        content[47] ^= 0x40  # the last of the four of the schema's format
+    elif what == "column":
+        at = content.index(b"block_id", content.index(b"CREATE TABLE damaged"))
+        content[at] ^= 0x04
+    else:
+        at = content.index(b"INTEGER", content.index(b"CREATE TABLE replicas"))
+        content[at + 5] ^= 0x80
+    file.write_bytes(content)
+    volume = Volume(tmp_path, reserved_bytes=0)
+    assert volume.failure == ""
+    assert any((tmp_path / "quarantine").iterdir())
+    assert volume.replicas > 0
+    volume.close()
+
+
+@pytest.mark.parametrize(
+    "change", ["generation = generation + 16384", "inline = 1", "length = length + 1048576"]
+)
+def test_no_file_goes_by_a_row_that_has_changed(tmp_path: Path, change: str) -> None:
+    """The start removes files of older generations, and sets those aside that are cut short: of what the index says."""
+    fill(tmp_path)
+    large = {block_id: data for block_id, data in contents().items() if len(data) > 64 * 1024}
+    # As a disk would: the row's own digest stays as it was.
+    with contextlib.closing(sqlite3.connect(tmp_path / "index.db")) as connection:
+        connection.execute(f"UPDATE replicas SET {change} WHERE block_id = {min(large)}")
+        connection.commit()
+    Path(tmp_path / "index.db-sums").unlink()
+    volume = Volume(tmp_path, reserved_bytes=0)
+    for block_id, data in large.items():
+        replica = volume.index.get(block_id)
+        assert replica is not None
+        assert (replica.generation, replica.length, replica.inline) == (2_000, len(data), False)
+        assert volume.final_path(block_id, 2_000).read_bytes() == data
+    assert volume.replicas == len(contents())
+    volume.close()
+
+
 def test_a_replica_marked_damaged_stays_marked_until_it_is_replaced(tmp_path: Path) -> None:
     fill(tmp_path)
     block = BlockRef(block_id=BlockId(1_005), generation=GenerationStamp(2_000))
