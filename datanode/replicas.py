@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from ..common import disk
 from ..common.checksum import CHUNK_BYTES, DIGEST_BYTES, block_digest, chunk_count, digest_of
-from ..common.errors import ChecksumMismatch, DfsError, StaleGeneration
+from ..common.errors import ChecksumMismatch, DfsError, StaleGeneration, StoreDamaged
 from ..common.messages import ReplicaReport
 from ..common.model import BlockId, BlockRef, GenerationStamp
 from .index import FIRST_LOCAL_BLOCK, Replica
@@ -168,16 +168,20 @@ def require_tail(volume: Volume, stored: Replica) -> None:
 
 
 def settle(volumes: Sequence[Volume], block_id: int) -> None:
-    """Leave the best of the replicas that volumes have of a block: the latest, whole, where it may stay."""
-    held = [
-        (
-            (stored.generation, block_id not in volume.index.damaged, volume.takes_bytes),
-            volume,
-            stored,
-        )
-        for volume in volumes
-        if (stored := volume.index.get(block_id)) is not None
-    ]
+    """Leave the best of the replicas that volumes have of a block: the latest, whole, where it may stay. None goes as long as the
+    row of one can't be trusted."""
+    try:
+        held = [
+            (
+                (stored.generation, block_id not in volume.index.damaged, volume.takes_bytes),
+                volume,
+                stored,
+            )
+            for volume in volumes
+            if (stored := volume.index.sure(block_id)) is not None
+        ]
+    except StoreDamaged:
+        return
     if len(held) < 2:
         return
     held.sort(key=lambda entry: entry[0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import sqlite3
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -164,6 +165,20 @@ def test_the_later_of_two_stays(store: BlockStore, newer: int) -> None:
     assert reported == [(2, 2)]
     assert holders(store, 2) == [store.volumes[newer]]
     assert read(store, 2, generation=2) == content(2)
+
+
+def test_both_stay_while_a_row_cannot_be_trusted(store: BlockStore) -> None:
+    """A disk may have made a generation later than it is. The scrubber, or the volume's check, has that index made anew."""
+    for volume in store.volumes[:2]:
+        put(alone(store, volume), 3)
+    bad, good = store.volumes[:2]
+    with contextlib.closing(sqlite3.connect(bad.path / "index.db")) as connection:
+        connection.execute("UPDATE replicas SET generation = 9")
+        connection.commit()
+    list(store.pages(10))
+    assert holders(store, 3) == [bad, good]
+    assert bad.index.suspect
+    assert good.index.data(3) == content(3)
 
 
 @pytest.mark.parametrize("fault", ["marked", "gone"])
