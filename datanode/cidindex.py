@@ -2,7 +2,8 @@
 
 The digests of a replica's chunks are the digests of its CID blocks, so this is derived from the volume's index: filled
 beside the write path, in a file of its own that may be lost. What was not written when the process died is found again
-by going through the index once.
+by going through the index once. Nothing waits for the disk while it is in use: its pages go there when the system likes, so after a
+power failure it is made anew.
 """
 
 from __future__ import annotations
@@ -41,7 +42,10 @@ CREATE TABLE IF NOT EXISTS places (
 ) WITHOUT ROWID;
 -- One row once the file is in use: whether everything in the volume's index is here.
 CREATE TABLE IF NOT EXISTS state (complete INTEGER NOT NULL);
+-- One row while a process has the file open: of which run of the system that is. After another run some of its pages may be missing.
+CREATE TABLE IF NOT EXISTS opened (run TEXT NOT NULL);
 """
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Place(NamedTuple):
@@ -105,17 +109,32 @@ class CidIndex:
             # The Checkpointer that other databases have is not worth a thread here: nobody waits for this writer.
             self._writer.execute("PRAGMA wal_autocheckpoint = 4000")
             self._writer.executescript(SCHEMA)
+            run = _run_of_system()
+            former = self._writer.execute("SELECT run FROM opened").fetchone()
+            if former is not None and (not run or former[0] != run):
+                raise StoreDamaged(f"{self._path} was open when the system stopped")
             row = self._writer.execute("SELECT complete FROM state").fetchone()
             self._complete = row is not None and bool(row[0])
             if row is None:
                 self._writer.execute("INSERT INTO state VALUES (0)")
             # Until this process has ended well, what is missing has to be looked for.
             self._writer.execute("UPDATE state SET complete = 0")
+            self._writer.execute("DELETE FROM opened")
+            self._writer.execute("INSERT INTO opened VALUES (?)", (run,))
+            self._make_durable()
+            self._writer.execute("PRAGMA synchronous = OFF")
             self._reader = connect(self._path, cache_kib=4096, read_only=True)
             self._bulk_reader = connect(self._path, cache_kib=1024, read_only=True)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, DfsError) as error:
             self._writer.close()
-            raise database_error(error, self._path) from error
+            if isinstance(error, sqlite3.Error):
+                raise database_error(error, self._path) from error
+            raise
+
+    def _make_durable(self) -> None:
+        """Have all of the file on the disk. Something was written just before: SQLite would not look at the disk otherwise."""
+        self._writer.execute("PRAGMA synchronous = FULL")
+        self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 
     def _remove_files(self) -> None:
         for suffix in ("", "-wal", "-shm"):
@@ -295,10 +314,23 @@ class CidIndex:
         self._closing.set()
         self._wake.set()
         self._thread.join()
-        with contextlib.suppress(StoreDamaged, sqlite3.Error, DfsError):
+        complete = False
+        with contextlib.suppress(sqlite3.Error, DfsError):
             self.settle()
-            if self._complete:
-                self._writer.execute("UPDATE state SET complete = 1")
+            complete = self._complete
         self._reader.close()
         self._bulk_reader.close()
+        with contextlib.suppress(sqlite3.Error):
+            self._writer.execute("UPDATE state SET complete = ?", (complete,))
+            self._make_durable()
+            self._writer.execute("DELETE FROM opened")
+            self._make_durable()
         self._writer.close()
+
+
+def _run_of_system() -> str:
+    """Another one after each start of the system; "" if it does not tell."""
+    try:
+        return BOOT_ID.read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return ""

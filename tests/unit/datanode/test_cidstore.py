@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from twinfs.common.errors import BlockNotFound, ChecksumMismatch, InvalidContent
 from twinfs.common.ipld import multihash
 from twinfs.common.ipld.cid import DAG_PB, RAW, SHA2_256, Cid
 from twinfs.common.model import BlockId, BlockRef, GenerationStamp
+from twinfs.datanode import cidindex
 from twinfs.datanode.blockstore import BlockStore
 from twinfs.datanode.cidstore import CidStore
 from twinfs.datanode.index import FIRST_LOCAL_BLOCK
@@ -180,6 +182,59 @@ def test_a_kill_loses_no_hash(node: Node, tmp_path_factory: pytest.TempPathFacto
         assert killed.cids.read(raw(data)) == data
     finally:
         killed.close()
+
+
+@pytest.mark.parametrize("run", ["this", "another", "unknown"])
+def test_what_a_power_failure_took_from_the_index_of_hashes_is_found_again(
+    node: Node,
+    run: str,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its pages reach the disk in any order: one that says that all is there may come without one of what is there."""
+    data = data_of(3, 30_000)
+    node.write(5, data)
+    for opened in node.store.volumes:
+        opened.cids.settle()
+    copy = tmp_path_factory.mktemp("stopped")
+    for volume in ("a", "b"):
+        shutil.copytree(node.folder / volume, copy / volume)
+        with contextlib.closing(sqlite3.connect(copy / volume / "cids.db")) as connection:
+            connection.execute("DELETE FROM places")
+            connection.execute("UPDATE state SET complete = 1")
+            connection.commit()
+    if run != "this":
+        boot_id = copy / "boot_id"
+        monkeypatch.setattr(cidindex, "BOOT_ID", boot_id)
+        if run == "another":
+            boot_id.write_text("2c4f\n")
+    started = Node(copy)
+    for volume_of in started.store.volumes:
+        volume_of.cids.wait_complete()
+    try:
+        # After a kill alone the file is as this process left it, so what it says is believed.
+        assert started.cids.has(raw(data).multihash) == (run != "this")
+    finally:
+        started.close()
+
+
+def test_a_stop_leaves_the_index_of_hashes_whole(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.write(5, data_of(3, 30_000))
+    node.close()
+    boot_id = node.folder / "boot_id"
+    boot_id.write_text("2c4f\n")
+    monkeypatch.setattr(cidindex, "BOOT_ID", boot_id)
+    places = 0
+    for volume in ("a", "b"):
+        assert [path.name for path in (node.folder / volume).glob("cids.db*")] == ["cids.db"]
+        with contextlib.closing(sqlite3.connect(node.folder / volume / "cids.db")) as connection:
+            assert connection.execute("SELECT complete FROM state").fetchall() == [(1,)]
+            assert connection.execute("SELECT run FROM opened").fetchall() == []
+            places += connection.execute("SELECT COUNT(*) FROM places").fetchone()[0]
+    assert places == 1
+    node.open()
 
 
 def test_a_damaged_index_of_hashes_is_made_again(node: Node) -> None:
