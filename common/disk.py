@@ -212,6 +212,15 @@ def checkpoint(copy: Callable[[], object], database: Path, point: str) -> None:
     _faults.after(point, database)
 
 
+def has_room(folder: Path, size_bytes: int) -> bool:
+    """Whether a file system has so many bytes free; True if it does not say."""
+    try:
+        found = os.statvfs(folder)
+    except OSError:
+        return True
+    return found.f_bavail * found.f_frsize >= size_bytes
+
+
 def reading(where: Where) -> None:
     """Something is about to be read. OSError as the disk's own would be."""
     if _faults is not None:

@@ -30,6 +30,7 @@ T = TypeVar("T")
 FULL_ENOUGH = 32
 # Groups are counted by size up to these bounds, for the metrics.
 GROUP_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+SHARED_BYTES = 64 * 1024
 SLOW_SYNC_S = 1.0  # an fsync that takes longer is worth a line in the log
 
 
@@ -67,7 +68,9 @@ def database_error(error: sqlite3.Error, path: Path) -> DfsError:
     """What an error of SQLite itself means to the caller."""
     code = getattr(error, "sqlite_errorcode", None)
     primary = code & 0xFF if code is not None else None
-    if primary == sqlite3.SQLITE_FULL:
+    # Without room for the little that its connections share, SQLite speaks of an input/output error.
+    unclear = primary in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
+    if primary == sqlite3.SQLITE_FULL or (unclear and not disk.has_room(path.parent, SHARED_BYTES)):
         return DiskFull(f"no space left for the database {path}")
     if primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return StoreDamaged(f"the database {path} is damaged: {error}")
@@ -141,6 +144,7 @@ class GroupWriter:
         self._deliver = deliver
         self._path = path
         self._max_group = max_group
+        self._full = False  # the last group found no space left, and that was said
         self._max_queue = max_queue
         self._queue: collections.deque[Job[Any]] = collections.deque()
         self._wake = threading.Condition()
@@ -233,9 +237,16 @@ class GroupWriter:
             try:
                 self._run_group(group, queue)
             except BaseException as error:
-                log.exception("a group of operations failed")
+                failure = _as_error(error, self._path)
+                if not isinstance(failure, DiskFull):
+                    log.exception("a group of operations failed")
+                elif not self._full:
+                    log.error("%s; nothing is written until there is some", failure.message)
+                self._full = isinstance(failure, DiskFull)
                 for job in group:
-                    job.result, job.error = None, _as_error(error, self._path)
+                    job.result, job.error = None, failure
+            else:
+                self._full = False
             self.groups += 1
             self.operations += len(group)
             size = (max(len(group), 1) - 1).bit_length()

@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..common.checksum import CHUNK_BYTES, DIGEST_BYTES
-from ..common.errors import DfsError, StoreDamaged
+from ..common.errors import DfsError, DiskFull, StoreDamaged
 from ..common.sqlite import connect, database_error
 from .index import Index, Name, Replica
 
 log = logging.getLogger(__name__)
 WRITE_EVERY_S = 0.2
+WHEN_FULL_S = 5.0  # between tries on a full disk
 BATCH_REPLICAS = 2_000
 MAX_WAITING = 200_000  # replicas; beyond that the index is gone through again instead
 BLAKE3_KEY = b"\x1e"
@@ -221,10 +222,12 @@ class CidIndex:
     def _write_some(self) -> None:
         added: list[tuple[bytes, int, int, int]] = []
         removed: list[tuple[bytes, int, int]] = []
-        taken = 0
-        while self._changes and taken < BATCH_REPLICAS:
-            new, gone, count = self._changes.popleft()
-            taken += count
+        taken: list[tuple[list[Name], Sequence[Replica], int]] = []
+        replicas = 0
+        while self._changes and replicas < BATCH_REPLICAS:
+            taken.append(self._changes.popleft())
+            new, gone, count = taken[-1]
+            replicas += count
             added += new
             for replica in gone:
                 removed += [row[:3] for row in derived(replica)]
@@ -247,11 +250,10 @@ class CidIndex:
                     writer.execute("ROLLBACK")
                 raise
         except sqlite3.Error as error:
+            self._changes.extendleft(reversed(taken))
             raise database_error(error, self._path) from error
-        else:
-            self._forget_noted(added)
-        finally:
-            self._waiting = max(0, self._waiting - taken) if self._changes else 0
+        self._forget_noted(added)
+        self._waiting = max(0, self._waiting - replicas) if self._changes else 0
 
     def _forget_noted(self, rows: Sequence[Name]) -> None:
         """They are written now."""
@@ -262,20 +264,36 @@ class CidIndex:
                 if not noted:
                     del self._noted[row[0]]
 
+    def _follow_if_room(self) -> bool:
+        """Write what has changed; False, and it is tried again, if the disk is full."""
+        try:
+            self.settle()
+            if self._overflow:
+                self._overflow = False
+                try:
+                    self._go_through()
+                except DfsError:
+                    self._overflow = True
+                    raise
+        except DiskFull as error:
+            log.warning("%s; it is tried again", error.message)
+            self._wake.set()
+            return False
+        return True
+
     def _run(self) -> None:
         try:
             if not self._complete:
-                self._go_through()
+                self._overflow = True
+                self._follow_if_room()
             self._through.set()
             while not self._closing.is_set():
                 self._wake.wait()
                 self._wake.clear()
                 # More comes soon after: gather it, for one transaction is dear beside a row in it.
                 self._closing.wait(WRITE_EVERY_S)
-                self.settle()
-                if self._overflow:
-                    self._overflow = False
-                    self._go_through()
+                if not self._follow_if_room():
+                    self._closing.wait(WHEN_FULL_S)
         except DfsError as error:
             log.error("the hashes of %s can't be kept: %s", self._path.parent, error.message)
             self._complete = False

@@ -16,6 +16,7 @@ from concurrent.futures import Future
 from pathlib import Path
 
 from ..common import disk
+from ..common.ballast import Ballast
 from ..common.checksum import CHUNK_BYTES, digest_of
 from ..common.errors import (
     DfsError,
@@ -79,6 +80,8 @@ class Volume:
         except OSError:
             os.close(self._lock)
             raise InvalidConfig(f"the volume {path} is in use by another DataNode") from None
+        self._ballast = Ballast(path)
+        self._ballast.release_if_full()
         try:
             self.version = self._read_version()
             self.index = self._open_index()
@@ -95,6 +98,7 @@ class Volume:
         except BaseException:
             os.close(self._lock)
             raise
+        self._ballast.keep()
 
     # --- identity ---
 
@@ -366,7 +370,7 @@ class Volume:
         if self.limit_bytes:
             capacity = min(capacity, self.limit_bytes)
             free = min(free, self.limit_bytes - self.used_bytes)
-        return capacity, max(0, free - self.reserved_bytes)
+        return capacity, max(0, free - self.reserved_bytes - self._ballast.missing_bytes)
 
     def report(self) -> VolumeReport:
         capacity = remaining = 0
@@ -408,7 +412,13 @@ class Volume:
 
     def remove(self, block_ids: Sequence[int]) -> None:
         """Forget replicas in the index, and in the counts."""
-        gone = self.index.remove(block_ids)
+        try:
+            gone = self.index.remove(block_ids)
+        except DiskFull:
+            # What would make room needs some.
+            if not self._ballast.release():
+                raise
+            gone = self.index.remove(block_ids)
         self.count(-len(gone), -sum(replica.length for replica in gone))
 
     def count(self, replicas: int, size_bytes: int) -> None:
@@ -442,6 +452,7 @@ class Volume:
             finally:
                 os.close(descriptor)
             probe.unlink()
+            self._ballast.keep()
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE):
                 self.fail(error.strerror or str(error))

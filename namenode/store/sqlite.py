@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from ...common.ballast import Ballast
 from ...common.codec import to_json
 from ...common.errors import DfsError, InternalError, StoreError
 from ...common.runtime import Clock
@@ -234,6 +235,8 @@ class SqliteStore:
         self.tell_sealed: Callable[[Sequence[Row]], None] | None = None
         self._telling = threading.Lock()
         cache_kib = cache_mib * 1024
+        ballast = Ballast(path.parent)
+        ballast.release_if_full()
         try:
             self._connection = connect(path, cache_kib=cache_kib // 2)
             self._prepare(clock, owner, group)
@@ -245,6 +248,7 @@ class SqliteStore:
         except BaseException:
             os.close(self._lock)
             raise
+        ballast.keep()
         writer = GroupWriter(self._connection, self._write, self._deliver, path=path)
         self._writer = writer
         self._write.number = lambda: writer.committing

@@ -42,6 +42,7 @@ GROUPS = {
     "peer-gc": ("collecting", "measure_peer", "adds to a peer that collects, a million CID blocks"),
     "cluster-gc": ("collecting", "measure_cluster", "adds to a cluster that collects, a million"),
     "frames": ("frames", "measure", "fsspec: scattered ranges, pandas read_parquet"),
+    "scrub": ("scrubbing", "measure", "a reader beside a pass of the scrubber"),
     "datanode": ("stalled", "measure", "a DataNode's memory, 32 writers, one of them stalled"),
 }
 

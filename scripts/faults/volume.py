@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from scripts.faults import slow_disk
 from scripts.faults.targets import CantBreak, Target, at, chosen, dir_option, pid_option, run
 
-BALLAST = "ballast"
+FILLER = "filler"
 PIECE_BYTES = 1 << 20
 
 
@@ -53,7 +53,7 @@ def fill(target: Target, number: int = 1, *, leave_bytes: int = 0) -> str:
         slow_disk.fail(target, what=("writes",), volume=number, errno="ENOSPC")
         return "writes to it fail with ENOSPC (it is no file system of its own, so the disk was spared)"
     written = 0
-    with (volume / BALLAST).open("wb", buffering=0) as file:
+    with (volume / FILLER).open("wb", buffering=0) as file:
         while True:
             facts = os.statvfs(volume)
             left = facts.f_bavail * facts.f_frsize - leave_bytes
@@ -63,12 +63,12 @@ def fill(target: Target, number: int = 1, *, leave_bytes: int = 0) -> str:
                 written += file.write(bytes(min(PIECE_BYTES, left)))
             except OSError:
                 break
-    return f"{written} bytes of ballast lie on it"
+    return f"{written} bytes of a filler lie on it"
 
 
 def empty(target: Target, number: int = 1) -> None:
     """Undo `fill`."""
-    (volume_of(target, number) / BALLAST).unlink(missing_ok=True)
+    (volume_of(target, number) / FILLER).unlink(missing_ok=True)
     if target.setting("faults"):
         slow_disk.heal(target)
 
