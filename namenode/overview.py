@@ -8,7 +8,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
+from ..common import disk
+from ..common.ballast import BALLAST_BYTES, PLENTY
 from ..common.config import NameNodeConfig
 from ..common.runtime import Clock, to_next_tick_s
 from ..common.watch import (
@@ -73,7 +76,6 @@ class Watcher:
         self._made: tuple[float, Overview] | None = None
         self.hot = Hot()
         self.pages = 0
-        self.more_findings: list[Callable[[], Iterator[Finding]]] = []
         self._ticked = asyncio.Event()
 
     async def run(self) -> None:
@@ -248,8 +250,13 @@ class Watcher:
             yield Finding(
                 "space", "warning", f"{share:.0f} % of the space is used", "add DataNodes or delete"
             )
-        for more in self.more_findings:
-            yield from more()
+        if not disk.has_room(Path(self._config.dir), BALLAST_BYTES * PLENTY):
+            yield Finding(
+                "metadata-disk",
+                "warning" if disk.has_room(Path(self._config.dir), BALLAST_BYTES) else "critical",
+                "The disk of this NameNode is full, or nearly so",
+                "make room there: without any, what changes something is refused; reading goes on",
+            )
 
     # --- answers ---
 

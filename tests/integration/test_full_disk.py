@@ -16,6 +16,7 @@ import pytest
 
 from twinfs.client import sync
 from twinfs.common.errors import DfsError
+from twinfs.common.watch import GetOverview
 
 from ..support.cluster import Cluster, running, wait_until
 
@@ -111,6 +112,11 @@ def test_a_namenode(cluster: Cluster) -> None:
         with pytest.raises(DfsError, match="space left"):
             for number in range(2_000):
                 fs.mkdirs(f"/many/{number:0200}")
+        told = {
+            problem.code: problem.severity
+            for problem in fs.call("overview", GetOverview()).problems
+        }
+        assert told["metadata-disk"] == "critical"
         (folder / "filler").unlink()
         fs.write_bytes("/after", content(3), replication=1)
         cluster.namenode.restart()
