@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 
 MAX_BYTES = 200  # of the goal's name: file systems take 255 for all
+_numbers = itertools.count()
 
 
 def beside(goal: Path, suffix: str) -> Path:
@@ -13,4 +15,9 @@ def beside(goal: Path, suffix: str) -> Path:
     return goal.with_name("." + os.fsdecode(os.fsencode(goal.name)[:MAX_BYTES]) + suffix)
 
 
-__all__ = ["beside"]
+def unfinished(goal: Path) -> Path:
+    """As `beside`, each time another name: several may be making the same file, and who is done first has his own bytes."""
+    return beside(goal, f".{os.getpid()}-{next(_numbers)}.part")
+
+
+__all__ = ["beside", "unfinished"]

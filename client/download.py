@@ -14,15 +14,48 @@ from ..common.checksum import CHUNK_BYTES
 from ..common.errors import PathExists, StorageError
 from ..common.model import LocatedBlock
 from . import swarm
-from .beside import beside
+from .beside import unfinished
 from .session import Session
 from .upload import Progress
 
 SEGMENT_BYTES = 16 * CHUNK_BYTES
+FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
 
 
 def local_error(error: OSError, path: str | Path) -> StorageError:
     return StorageError(f"{path}: {error.strerror or error}")
+
+
+class _Target:
+    """The file that threads write to, until it is closed.
+
+    A thread can't be called off: one that still brings bytes when its fetch has failed, or was given up, must not write to the
+    descriptor, whose number is that of another file by then. The kernel lets one writer of a file in at a time as well.
+    """
+
+    def __init__(self, path: Path, local: Path) -> None:
+        """*local*: what it is to become, for messages."""
+        self._local = local
+        try:
+            self.descriptor = os.open(path, FLAGS, 0o600)
+        except OSError as error:
+            raise local_error(error, path) from None
+        self._lock = threading.Lock()
+        self._open = True
+
+    def write(self, offset: int, view: memoryview) -> None:
+        with self._lock:
+            if not self._open:
+                raise StorageError(f"{self._local} is not fetched any more")
+            try:
+                disk.write_all(self.descriptor, view, offset)
+            except OSError as error:
+                raise local_error(error, self._local) from None
+
+    def close(self) -> None:
+        with self._lock:
+            self._open = False
+            os.close(self.descriptor)
 
 
 async def get_file(
@@ -54,23 +87,18 @@ async def get_file(
             except OSError as error:
                 raise local_error(error, local) from None
             return
-    temporary = beside(local, f".{os.getpid()}-{threading.get_ident()}.part")
-    try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise local_error(error, temporary) from None
+    temporary = unfinished(local)
+    target = _Target(temporary, local)
     try:
         try:
-            os.ftruncate(descriptor, length)
+            os.ftruncate(target.descriptor, length)
         except OSError as error:
             raise local_error(error, local) from None
         slots = asyncio.Semaphore(session.config.parallel_blocks)
 
         async def part(located: LocatedBlock, start: int, size: int) -> None:
             async with slots:
-                await session.run(
-                    _fetch, session, located, start, size, descriptor, local, progress
-                )
+                await session.run(_fetch, session, located, start, size, target, progress)
 
         tasks = [
             asyncio.create_task(
@@ -86,11 +114,11 @@ async def get_file(
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         try:
-            publish(descriptor, temporary, local, mode, mtime_ms, overwrite=overwrite)
+            publish(target.descriptor, temporary, local, mode, mtime_ms, overwrite=overwrite)
         except OSError as error:
             raise local_error(error, local) from None
     finally:
-        os.close(descriptor)
+        target.close()
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
 
@@ -100,15 +128,11 @@ def _fetch(
     located: LocatedBlock,
     start: int,
     size: int,
-    descriptor: int,
-    local: Path,
+    target: _Target,
     progress: Progress | None,
 ) -> None:
     def write(at: int, view: memoryview) -> None:
-        try:
-            disk.write_all(descriptor, view, located.offset + at)
-        except OSError as error:
-            raise local_error(error, local) from None
+        target.write(located.offset + at, view)
         if progress is not None:
             progress(len(view))
 

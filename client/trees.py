@@ -28,7 +28,7 @@ from ..common.messages import (
 from ..common.model import FileStatus, LocatedBlock
 from ..common.paths import check_name, shown
 from .batcher import BATCH_BYTES, BATCH_FILES, SmallFile, SmallWriter
-from .beside import beside
+from .beside import unfinished
 from .download import get_file, local_error, publish
 from .session import Session
 from .transfers import Known, LocalFile, TransferReport, link_known, named
@@ -507,7 +507,7 @@ def _read_whole(session: Session, found: _Remote) -> bytes:
 
 def _write_small(found: _Remote, content: bytes, *, overwrite: bool) -> None:
     local = found.local
-    temporary = beside(local, f".{os.getpid()}.part")
+    temporary = unfinished(local)
     descriptor = os.open(
         temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
     )
