@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import posixpath
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from ..common.ipld.cid import Cid
 from ..common.ipld.dag import MAX_TREE_DEPTH, Entity
 from ..common.ipld.directory import check_name
 from ..common.ipld.unixfs import Kind
+from .beside import unfinished
 from .content_reader import Reader
 
 MODE_FILE, MODE_DIRECTORY = 0o666, 0o777
@@ -100,7 +102,9 @@ class Extractor:
         text = os.fsdecode(target)
         # Where it leads, seen from the root of what is extracted; a link that leaves it is left out.
         place = posixpath.normpath(posixpath.join(posixpath.dirname(inside), text))
-        if text.startswith("/") or place == ".." or place.startswith("../") or not inside:
+        # Behind the name of another link, ".." leads up from where that one leads: it may only stand in front.
+        winds = ".." in itertools.dropwhile({"", ".", ".."}.__contains__, text.split("/"))
+        if text.startswith("/") or place == ".." or place.startswith("../") or winds or not inside:
             raise InvalidContent(f"{inside or name}: a symlink that leads outside is left out")
         try:
             os.symlink(text, name, dir_fd=parent)
@@ -112,7 +116,7 @@ class Extractor:
 
     async def _file(self, found: Entity, parent: int, name: str, inside: str) -> None:
         shown = inside or name
-        temporary = f".{name[:180]}.{os.getpid()}.part"
+        temporary = unfinished(Path(name)).name
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             if not self._overwrite and _exists(name, parent):

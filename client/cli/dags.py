@@ -20,6 +20,7 @@ from ...common.ipld.cid import (
     Cid,
 )
 from ...common.ipld.multihash import NAMES as HASHES
+from ..beside import unfinished
 from .references import reference
 from .stores import with_content
 from .streams import StandardInput, write_out
@@ -219,7 +220,7 @@ def _dag_export(
                 await _export(content, roots, write_bytes, as_json)
                 return
             target = Path(output)
-            temporary = target.with_name(f".{target.name}.part")
+            temporary = unfinished(target)
             try:
                 with temporary.open("wb") as file:
                     await _export_file(content, roots, file, version, as_json)

@@ -116,6 +116,27 @@ def test_links_that_lead_outside_are_left_out_and_the_rest_is_there(
     assert names_in(tmp_path / "out") == ["a", "z"]
 
 
+def test_links_that_lead_outside_by_way_of_others_are_left_out(tmp_path: Path) -> None:
+    """A "." or ".." is inside, and so is a link's name with a ".." behind it, as text: the system goes up from where the link leads."""
+    blocks = Blocks()
+    hello = blocks.keep(RAW, b"hello")
+    inner = blocks.folder([("up", blocks.link("..")), ("x", blocks.link("up/../secret"))])
+    entries = [("here", blocks.link(".")), ("inner", inner), ("out", blocks.link("here/.."))]
+    root = blocks.folder([*entries, ("z", hello)])
+    with pytest.raises(InvalidContent):
+        unpack(blocks, root, tmp_path / "out")
+    assert names_in(tmp_path / "out") == ["here", "inner", "z"]
+    assert names_in(tmp_path / "out" / "inner") == ["up"]
+
+
+def test_names_as_long_as_they_may_be_come_out(tmp_path: Path) -> None:
+    blocks = Blocks()
+    hello = blocks.keep(RAW, b"hello")
+    long = ["a" * 255, "海" * 85, "é" * 127]
+    unpack(blocks, blocks.folder([(name, hello) for name in long]), tmp_path / "out")
+    assert set(names_in(tmp_path / "out")) == set(long)
+
+
 def test_a_link_and_a_folder_of_one_name_are_refused(tmp_path: Path) -> None:
     blocks = Blocks()
     (tmp_path / "elsewhere").mkdir()
