@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from collections.abc import Awaitable, Callable, Coroutine
 from glob import glob as local_glob
 from pathlib import Path
@@ -22,7 +21,8 @@ from ...common.errors import (
     exit_code,
 )
 from ...common.model import FileStatus
-from ..beside import beside
+from ...common.runtime import new_uuid
+from ..beside import unfinished
 from ..globs import has_magic
 from .progress import ProgressLine
 from .references import are_references, fetching, put_known
@@ -246,7 +246,9 @@ async def _put_stream(fs: Any, path: str, force: bool, options: dict[str, int | 
     if not force:
         await _require_absent(fs, path)
     folder, _, name = path.rpartition("/")
-    temporary = f"{folder}/.{name[:180]}._COPYING_.{os.getpid()}"
+    # Nobody else's, also where every machine numbers its processes alike.
+    short = name.encode()[:180].decode(errors="ignore")
+    temporary = f"{folder}/.{short}._COPYING_.{new_uuid()}"
     try:
         source = StandardInput()
         async with await fs.open(temporary, "wb", create_parents=False, **options) as file:
@@ -518,7 +520,7 @@ def getmerge_command(shell: Shell, paths: tuple[str, ...], newline: bool, force:
         if last == "-":
             await merge(fs, write_out)
             return
-        temporary = beside(goal, f".{os.getpid()}.part")
+        temporary = unfinished(goal)
         try:
             with temporary.open("wb") as file:
                 await merge(fs, file.write)

@@ -55,6 +55,12 @@ def test_put_never_replaces_unasked(dfs: Dfs, fs: sync.FileSystem, at: str) -> N
     assert fs.read_bytes(f"{at}/file") == b"second"
 
 
+def test_standard_input_may_get_the_longest_name(dfs: Dfs, fs: sync.FileSystem, at: str) -> None:
+    name = "海" * 85
+    dfs("put", "-", f"{at}/{name}", stdin=b"there")
+    assert fs.read_bytes(f"{at}/{name}") == b"there"
+
+
 def test_put_refuses(dfs: Dfs, fs: sync.FileSystem, at: str) -> None:
     (dfs.folder / "a").write_bytes(b"a")
     (dfs.folder / "b").write_bytes(b"b")
