@@ -26,7 +26,11 @@ FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class PartFile:
-    """Methods block, and raise OSError. `put` may be called from several threads, the others from one."""
+    """Methods block, and raise OSError. `put` may be called from several threads, the others from one.
+
+    Whoever closes it need not wait for threads that are still at it: they get InvalidRequest, and touch the descriptors no more,
+    whose numbers other files have by then.
+    """
 
     def __init__(self, local: Path, blocks: Sequence[LocatedBlock]) -> None:
         """Open it, or begin it. BlockingIOError if another process is at it."""
@@ -93,17 +97,21 @@ class PartFile:
             start = number * CHUNK_BYTES
             chunk = buffer[: min(CHUNK_BYTES, located.block.length - start)]
             wanted = digests[number * DIGEST_BYTES : (number + 1) * DIGEST_BYTES]
-            count = os.preadv(self.descriptor, [chunk], located.offset + start)
-            if count == len(chunk) and digest_of(chunk) == wanted:
-                right += len(chunk)
-            else:
-                self._mark(index, number, 0)
+            with self._lock:
+                self._require_open()
+                count = os.preadv(self.descriptor, [chunk], located.offset + start)
+                if count == len(chunk) and digest_of(chunk) == wanted:
+                    right += len(chunk)
+                else:
+                    self._mark(index, number, 0)
         return right
 
     def forget(self, index: int) -> None:
         """Nothing of a block counts."""
-        for number in range(chunk_count(self._blocks[index].block.length)):
-            self._mark(index, number, 0)
+        with self._lock:
+            self._require_open()
+            for number in range(chunk_count(self._blocks[index].block.length)):
+                self._mark(index, number, 0)
 
     def missing(self, index: int, most_chunks: int) -> list[tuple[int, int]]:
         """(start, size) of what is not there of a block, in runs of whole chunks."""
@@ -128,13 +136,16 @@ class PartFile:
         number = start // CHUNK_BYTES
         # The kernel lets one writer of a file in at a time as well.
         with self._lock:
-            if self._closed:
-                raise InvalidRequest("the file is closed")
+            self._require_open()
             if self.present[self._first[index] + number]:
                 return False
             disk.write_all(self.descriptor, chunk, located.offset + start)
             self._mark(index, number, 1)
         return True
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise InvalidRequest("the file is closed")
 
     def _mark(self, index: int, number: int, mark: int) -> None:
         place = self._first[index] + number

@@ -111,6 +111,23 @@ def test_two_at_once_do_not_share_it_and_no_link_is_followed(tmp_path: Path) -> 
     assert victim.read_bytes() == b"precious"
 
 
+def test_a_thread_that_still_looks_at_a_closed_one_touches_nobody_elses_file(
+    tmp_path: Path,
+) -> None:
+    part = PartFile(tmp_path / "file", blocks())
+    put(part, 0, 0)
+    put(part, 1, 0)
+    part.close()
+    others = [(tmp_path / f"other{number}").open("w+b") for number in range(8)]
+    with pytest.raises(InvalidRequest):
+        part.check(0, digests(0))
+    with pytest.raises(InvalidRequest):
+        part.forget(1)
+    for other in others:
+        other.close()
+    assert [(tmp_path / f"other{number}").stat().st_size for number in range(8)] == [0] * 8
+
+
 def test_only_whole_chunks_are_taken(tmp_path: Path) -> None:
     part = PartFile(tmp_path / "file", blocks())
     for start, data in ((1, chunk(0, 0)), (0, b"short"), (3 * CHUNK_BYTES, b"")):
