@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 KNOWN = frozenset(("namenode", "user", "working_directory"))  # settings that are understood here
+SHORT_NAMES = {"namenode": "TWINFS_NAMENODE", "user": "TWINFS_USER"}  # as `common.config` has them
 FILES = ("{XDG_CONFIG_HOME}/twinfs/twinfs.toml", "/etc/twinfs/twinfs.toml")
 TIMEOUT_S = 5.0
 MAX_PATHS = 100
@@ -83,8 +84,9 @@ def _settings(environ: Mapping[str, str]) -> dict[str, str] | None:
         if not isinstance(table, dict) or set(document) - {"client", "namenode", "datanode"}:
             return None
         found.update(table)
-    if "TWINFS_NAMENODE" in environ:
-        found["namenode"] = environ["TWINFS_NAMENODE"]
+    for name, variable in SHORT_NAMES.items():
+        if variable in environ:
+            found[name] = environ[variable]
     for name, value in environ.items():
         if name.startswith("TWINFS_CLIENT_"):
             found[name.removeprefix("TWINFS_CLIENT_").lower()] = value

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from twinfs.client import quick
+from twinfs.common import config
 
 CID = "bafkr4ifpcne3t5pzugtkaqcn5i3nzskjtpfslsnnyejlpte2spfoihzsmi"
 Asked = list[tuple[str, str, Sequence[str]]]
@@ -45,6 +46,18 @@ def test_plain_questions_are_asked_as_the_command_line_would(asked: Asked, tmp_p
         ("http://m:2", "ada", ["/é"]),
         ("http://o:3", "ada", ["/w/x"]),
     ]
+
+
+def test_the_short_names_of_variables_are_known(asked: Asked, tmp_path: Path) -> None:
+    assert quick.SHORT_NAMES == config.SHORT_NAMES
+    environ = {
+        "XDG_CONFIG_HOME": str(tmp_path),
+        "TWINFS_USER": "eve",
+        "TWINFS_NAMENODE": "http://n:1",
+    }
+    assert quick.answer(["cid", "x"], environ) == f"{CID}\n"
+    assert quick.answer(["cid", "x"], environment(tmp_path, **environ)) == f"{CID}\n"
+    assert asked == [("http://n:1", "eve", ["/user/eve/x"]), ("http://n:1", "ada", ["/user/ada/x"])]
 
 
 def test_the_configuration_file_is_read(asked: Asked, tmp_path: Path) -> None:
