@@ -192,6 +192,9 @@ class SmallWriter:
                 self._forsake(first, len(files))
                 await trials.failed(error, error.failed)
                 continue
+            except BaseException:
+                self._session.give_back(range(first, first + len(files)))
+                raise
             if len(commits[0].nodes) < needed:
                 self._forsake(first, len(files))
                 await trials.failed(*_too_few(commits[0], allocation, needed))
@@ -204,7 +207,7 @@ class SmallWriter:
                 self._forsake(first, len(files))
                 await trials.failed(error)
                 continue
-            except DfsError:
+            except BaseException:
                 self._session.give_back(range(first, first + len(files)))
                 raise
             refused = [n for n, result in enumerate(results, first) if isinstance(result, DfsError)]
@@ -231,6 +234,9 @@ class SmallWriter:
                 self._forsake(first, len(files))
                 await trials.failed(error, error.failed)
                 continue
+            except BaseException:
+                self._session.give_back(range(first, first + len(files)))
+                raise
             if len(commits[0].nodes) < len(allocation.nodes):
                 self._forsake()  # a pipeline with a hole is not used again
             if len(commits[0].nodes) >= needed:

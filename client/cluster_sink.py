@@ -23,7 +23,7 @@ from ..common.errors import BlockNotFound, DfsError, StorageError
 from ..common.ipld.cid import BLAKE3, RAW, Cid
 from ..common.ipld.layout import Made, Node
 from ..common.messages import BlockCommit
-from ..common.model import Block, LocatedBlock
+from ..common.model import Block, BlockId, LocatedBlock
 from .batcher import SmallWriter
 from .dag_nodes import file_dag
 from .session import Session
@@ -122,15 +122,21 @@ class ClusterSink:
             )
         finally:
             os.close(descriptor)
-        if b"".join(part for _, part in blocks) != digests:
-            raise StorageError(f"{local} changed while it was added")
-        dag = await file_dag(
-            self._session, [(c.length, part) for c, part in blocks], self._replication
-        )
-        if dag is None:
-            raise StorageError(f"the nodes of {local} could not be stored")
-        file = PutContentFile(blocks=[as_content(commit) for commit, _ in blocks], dag=dag)
-        await self._put(files=[file])
+        written = [commit.block_id for commit, _ in blocks]
+        try:
+            if b"".join(part for _, part in blocks) != digests:
+                raise StorageError(f"{local} changed while it was added")
+            dag = await file_dag(
+                self._session, [(c.length, part) for c, part in blocks], self._replication
+            )
+            if dag is None:
+                raise StorageError(f"the nodes of {local} could not be stored")
+            written += [commit.block_id for commit in dag.nodes]
+            file = PutContentFile(blocks=[as_content(commit) for commit, _ in blocks], dag=dag)
+            await self._put(files=[file])
+        except BaseException:
+            self._session.give_back(written)
+            raise
         return True
 
     # --- storing ---
@@ -208,24 +214,33 @@ class ClusterSink:
             for cid, data in missing
             if cid.multihash not in blocks and len(data) <= CHUNK_BYTES
         ]
-        if small:
-            stored = await self._small.store([data for _, data in small], self._replication)
-            for (cid, _), commit in zip(small, stored, strict=True):
-                blocks[cid.multihash] = as_content(commit)
-        for cid, data in missing:
-            if cid.multihash not in blocks:
-                blocks[cid.multihash] = as_content(await self._one(data))
-        entries = [
-            PutContent(
-                multihash=cid.multihash,
-                codec=cid.codec,
-                block=blocks[cid.multihash],
-                data=b"" if cid.codec == RAW else data,
-            )
-            for cid, data in missing
-        ]
-        if entries:
-            await self._put(blocks=entries)
+        written: list[BlockId] = []
+        try:
+            if small:
+                stored = await self._small.store([data for _, data in small], self._replication)
+                for (cid, _), commit in zip(small, stored, strict=True):
+                    written.append(commit.block_id)
+                    blocks[cid.multihash] = as_content(commit)
+            for cid, data in missing:
+                if cid.multihash not in blocks:
+                    commit = await self._one(data)
+                    written.append(commit.block_id)
+                    blocks[cid.multihash] = as_content(commit)
+            entries = [
+                PutContent(
+                    multihash=cid.multihash,
+                    codec=cid.codec,
+                    block=blocks[cid.multihash],
+                    data=b"" if cid.codec == RAW else data,
+                )
+                for cid, data in missing
+            ]
+            if entries:
+                await self._put(blocks=entries)
+        except BaseException:
+            # What was put nevertheless, because only the answer is missing, is nobody's to give back: that changes nothing.
+            self._session.give_back(written)
+            raise
 
     async def _one(self, data: bytes) -> BlockCommit:
         """A block of more than a chunk, through a pipeline of its own."""

@@ -66,7 +66,11 @@ async def write_blocks(
         while end < len(parts) and size + len(parts[end]) <= MAX_MANY_BYTES and end - start < 512:
             size += len(parts[end])
             end += 1
-        commits += await _write(session, parts[start:end], replication)
+        try:
+            commits += await _write(session, parts[start:end], replication)
+        except BaseException:
+            session.give_back(commit.block_id for commit in commits)
+            raise
         start = end
     return commits
 

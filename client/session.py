@@ -174,9 +174,10 @@ class Session:
         if self._renewing is not None:
             self._renewing.cancel()
             await asyncio.gather(self._renewing, return_exceptions=True)
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        while self._tasks:  # one that is cancelled may begin another, to give something back
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.namenode.close()
         self.pool.close()
         self._threads.shutdown(wait=True, cancel_futures=True)

@@ -369,6 +369,25 @@ async def test_blocks_got_before_a_node_failed_are_not_used_with_it(cluster: Clu
     assert cluster.contents() == {"/f": b"/f"}
 
 
+@pytest.mark.parametrize("where", ["written", "committed"])
+async def test_blocks_of_a_caller_that_is_cancelled_are_given_back(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    async def cancelled(*more: object) -> Any:
+        raise asyncio.CancelledError
+
+    writer = batcher.SmallWriter(cluster.session)
+    if where == "written":
+        monkeypatch.setattr(cluster, "run", cancelled)
+        with pytest.raises(asyncio.CancelledError):
+            await writer.store([b"a", b"b"])
+    else:
+        monkeypatch.setattr(writer, "_commit", cancelled)
+    with pytest.raises(asyncio.CancelledError):
+        await writer.put_group([small("/f")])
+    assert sorted(cluster.given_back) == [1_000 + n for n in range(3 if where == "written" else 1)]
+
+
 async def test_after_a_lost_lease_the_blocks_are_written_anew(cluster: Cluster) -> None:
     """The allocation went with the lease, so its block ids must not be put."""
     writer = batcher.SmallWriter(cluster.session)
