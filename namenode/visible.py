@@ -111,11 +111,12 @@ def _shown(entry: Entry, listable: set[str]) -> Entry | None:
         return entry
     if not any(ends):
         return None
-    # One end of two. The hash can't be checked without the other.
+    # One end of two. The hash can't be checked without the other, and would tell whether a guess at it is right.
     half = msgspec.structs.replace(
         event,
         path=event.path if ends[0] else "",
         destination=event.destination if ends[1] else "",
         detail="",
+        hash=b"",
     )
     return Entry(half, to_json(half))

@@ -274,9 +274,10 @@ def _with_previous(shell: Shell, offset: int) -> tuple[Event | None, bytes]:
         return None, b""
     found = {event.offset: event for event in page.events}
     event, before = found.get(offset), found.get(offset - 1)
-    if event is None or (offset > 1 and before is None):
+    previous = before.hash if before is not None else chain.GENESIS if offset == 1 else b""
+    if event is None or not event.hash or not previous:  # without a hash: one end of two is shown
         return None, b""
-    return event, before.hash if before is not None else chain.GENESIS
+    return event, previous
 
 
 def _print(found: Struct) -> None:

@@ -178,6 +178,10 @@ async def test_everybody_sees_what_a_listing_would_show(store: MetadataStore) ->
         for event, encoded in found:
             told = json.loads(encoded)
             assert (told["path"], told.get("destination", "")) == (event.path, event.destination)
+            # With the hash one could try out what the other end is.
+            assert bool(event.hash) == bool(
+                event.path and (event.destination or event.kind != "rename")
+            )
         return [(e.event.kind, e.event.path, e.event.destination) for e in found]
 
     assert await seen(ROOT) == [(e.event.kind, e.event.path, e.event.destination) for e in entries]
