@@ -313,16 +313,11 @@ class _Batch:
 # --- collecting --------------------------------------------------------------------------------
 
 
-def collect(
-    tx: Transaction, caller: Caller, request: Collect, *, now_ms: int, rules: WriteRules
-) -> Collected:
+def collect(tx: Transaction, caller: Caller, request: Collect, *, now_ms: int) -> Collected:
     """One step: at most about `limit` rows of what is loose."""
     before_ms = now_ms - int(request.grace_s * 1000) + 1
-    row = tx.one(
-        "SELECT MIN(a.started_ms) FROM adds a JOIN lease_holders h ON h.holder = a.holder"
-        " WHERE h.renewed_ms >= ?",
-        (now_ms - rules.lease_timeout_ms,),
-    )
+    # A holder counts until it is forgotten, which is when it was silent (`silence.py`), and not only unheard.
+    row = tx.one("SELECT MIN(a.started_ms) FROM adds a JOIN lease_holders h ON h.holder = a.holder")
     if row is not None and row[0] is not None:
         before_ms = min(before_ms, row[0])
     rows = [

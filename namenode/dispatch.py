@@ -181,7 +181,7 @@ class Dispatcher:
             "put_contents": plain(contents.put, rules),
             "pin_add": plain(pins.add),
             "pin_remove": plain(pins.remove),
-            "collect": plain(contents.collect, rules),
+            "collect": plain(contents.collect),
             "set_replication": set_replication,
             "set_mode": plain(attributes.set_mode),
             "set_owner": plain(attributes.set_owner),

@@ -26,7 +26,7 @@ from .blockmap import IN_LIMIT, IS_CORRUPT
 from .contents import collect
 from .datanodes import DataNodes
 from .draining import Draining
-from .leases import Recovery, WriteRules
+from .leases import Recovery
 from .namespace import tree
 from .namespace.tree import CURRENT, TRASH
 from .namespace.walk import walk
@@ -352,11 +352,10 @@ class Jobs:
         if not await self.holds("collector"):
             return
         request = Collect(grace_s=self._config.content_grace_s, limit=COLLECT_ROWS)
-        rules = WriteRules.of(self._config)
         while True:
             now_ms = self._clock.wall_ms()
             done = await self._store.run(
-                partial(collect, caller=SYSTEM, request=request, now_ms=now_ms, rules=rules)
+                partial(collect, caller=SYSTEM, request=request, now_ms=now_ms)
             )
             if not done.work:
                 return

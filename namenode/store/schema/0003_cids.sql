@@ -60,7 +60,7 @@ CREATE TABLE pins (
 ) $clustered;
 
 -- Adds that go on, by lease holder: nothing that was touched since the earliest began is collected. The row of a holder
--- that fell silent counts no longer.
+-- that was silent, and so forgotten (lease_holders), counts no longer.
 CREATE TABLE adds (
     holder     $text  PRIMARY KEY,
     started_ms BIGINT NOT NULL
