@@ -78,6 +78,8 @@ def add_command(
 ) -> None:
     """Add local PATHS (- is standard input) as content, named by CID alone."""
     chosen = layout.profile(profile)
+    if wrap:
+        require_distinct(paths)
 
     def tell(name: str, node: Node) -> None:
         if quieter:
@@ -104,21 +106,21 @@ def add_command(
     async def work(sink: Sink, finish: Callable[[Node], Coroutine[Any, Any, None]]) -> None:
         progress = ProgressLine("adding")
         importer = Importer(chosen, sink, progress=progress, told=tell, hidden=not skip_hidden)
-        roots: dict[str, Node] = {}
+        roots: list[tuple[str, Node]] = []  # names may be the same: x/file, y/file
         try:
             for text in paths:
                 with shell.reporting("add", text):
                     name, node = await one(importer, text)
-                    roots[name or str(node.cid)] = node
+                    roots.append((name or str(node.cid), node))
             if wrap and not shell.failed:
-                folder, made = layout_directory(chosen, roots)
+                folder, made = layout_directory(chosen, dict(roots))
                 await sink.nodes(made)
                 tell("", folder)
-                roots = {"": folder}
+                roots = [("", folder)]
             await sink.finish()
         finally:
             progress.close()
-        for node in roots.values():
+        for _, node in roots:
             await finish(node)
             if quieter:
                 tell_root(node)
@@ -165,7 +167,23 @@ def local_source(text: str, recursive: bool) -> tuple[Path, str]:
         raise PathNotFound(text)
     if local.is_dir() and not local.is_symlink() and not recursive:
         raise Refused("Is a directory; give -r to add it")
-    return local, local.resolve().name if local.name in ("", ".", "..") else local.name
+    return local, _name_of(local)
+
+
+def _name_of(local: Path) -> str:
+    return local.resolve().name if local.name in ("", ".", "..") else local.name
+
+
+def require_distinct(paths: tuple[str, ...]) -> None:
+    """UsageError if one folder can't have all of *paths*."""
+    names = set()
+    for text in dict.fromkeys(path for path in paths if path != "-"):
+        name = _name_of(Path(text))
+        if name in names:
+            raise click.UsageError(
+                f"one folder can't have two entries that are called {quoted(name)}"
+            )
+        names.add(name)
 
 
 def layout_directory(profile: layout.Profile, roots: dict[str, Node]) -> Any:

@@ -31,7 +31,7 @@ def add(
     client = shell.peer()
     progress = ProgressLine("adding")
     importer: Importer | None = None
-    roots: dict[str, Node] = {}
+    roots: list[tuple[str, Node]] = []  # names may be the same: x/file, y/file
     try:
         client.begin_add()  # before the importer makes connections of its own
         importer = Importer(client, profile, told=progress, named=told, hidden=hidden)
@@ -39,13 +39,13 @@ def add(
             with shell.reporting("add", text):
                 if text == "-":
                     added = importer.add_stream(_standard_input())
-                    roots[str(added.root)] = added.node
+                    roots.append((str(added.root), added.node))
                 else:
                     place, name = local(text)
-                    roots[name] = importer.add(place, name).node
+                    roots.append((name, importer.add(place, name).node))
         if wrap and not shell.failed:
-            roots = {"": importer.wrap(roots).node}
-        for node in roots.values():
+            roots = [("", importer.wrap(dict(roots)).node)]
+        for _, node in roots:
             if pin_name is not None:
                 body = {"cid": str(node.cid), "name": pin_name, "here": True}
                 client.call("POST", "/v1/peer/pins", body)

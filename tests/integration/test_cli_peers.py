@@ -116,6 +116,10 @@ def test_content_commands_go_to_a_peer(two: Two, tree: Path, tmp_path: Path) -> 
     assert plain("add", "-Q", "-", stdin=data).strip() == added[0]["cid"]
     assert plain("add", "-Q", "-", stdin=b"").split() == [plain("add", "-nQ", "-").strip()]
     assert plain("add", "-wQ", tree / "big", tree / "sub" / "small").count("\n") == 1
+    # Two of one name are two, and both are kept.
+    (tmp_path / "small").write_bytes(b"another")
+    named = plain("add", "-Q", tree / "sub" / "small", "small").split()
+    assert len(named) == 2 and set(named) <= set(plain("pin", "ls", "-q").split())
     assert plain("block", "get", f"{root}/sub/small") == "small"
     (stat,) = plain.json("dag", "stat", root)
     assert stat["blocks"] == 8

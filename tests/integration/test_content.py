@@ -191,6 +191,16 @@ def test_add_and_get_a_tree(dfs: Dfs) -> None:
     assert streamed.raw.decode().strip() == lines[0].split()[1]
 
 
+def test_files_of_one_name_are_all_kept(dfs: Dfs) -> None:
+    for folder in ("one", "two"):
+        (dfs.folder / folder).mkdir()
+        (dfs.folder / folder / "same").write_bytes(folder.encode())
+    added = [line.split()[1] for line in dfs("add", "one/same", "two/same").splitlines()]
+    assert len(set(added)) == 2 and set(added) <= set(dfs("pin", "ls", "-q").split())
+    assert dfs("add", "-Q", "one/same", "two/same").split() == added
+    assert "two entries" in dfs.misused("add", "-w", "one/same", "two/same")
+
+
 async def test_files_with_paths_are_not_stored_again(fs: FileSystem, dfs: Dfs) -> None:
     """`put -r --dedup` and `add`, of what the cluster has by path and of what a tree has twice."""
     data, other = random.Random(15).randbytes(3 * MIB + 5), random.Random(16).randbytes(2 * MIB)
