@@ -85,16 +85,18 @@ class CidMaker:
             return Named(root.cid, root.tsize)
         if dag is None:
             return Named(leaves[0].cid, leaves[0].tsize)
-        answer: PathCid = await self._session.namenode.call(
-            "set_dag",
-            SetDag(
-                path=path,
-                inode_id=found.status.inode_id,
-                holder=self._session.holder,
-                blocks=[located.block.block_id for located in found.blocks],
-                dag=FileDag(digests=dag.digests, nodes=dag.nodes),
-            ),
+        request = SetDag(
+            path=path,
+            inode_id=found.status.inode_id,
+            holder=self._session.holder,
+            blocks=[located.block.block_id for located in found.blocks],
+            dag=FileDag(digests=dag.digests, nodes=dag.nodes),
         )
+        try:
+            answer: PathCid = await self._session.namenode.call("set_dag", request)
+        except BaseException:
+            self._session.give_back(commit.block_id for commit in dag.nodes)
+            raise
         return Named(Cid.from_bytes(answer.cid), answer.tsize)
 
     # --- directories ---

@@ -456,16 +456,19 @@ class FileWriter:
 
     async def _complete(self) -> FileStatus:
         commits = await self._commits(wait=True)
-        status: FileStatus = await self._session.namenode.call(
-            "complete",
-            Complete(
-                path=self._status.path,
-                inode_id=self._status.inode_id,
-                holder=self._session.holder,
-                commits=commits,
-                dag=await self._dag(),
-            ),
+        dag = await self._dag()
+        request = Complete(
+            path=self._status.path,
+            inode_id=self._status.inode_id,
+            holder=self._session.holder,
+            commits=commits,
+            dag=dag,
         )
+        try:
+            status: FileStatus = await self._session.namenode.call("complete", request)
+        except BaseException:
+            self._session.give_back(commit.block_id for commit in (dag.nodes if dag else ()))
+            raise
         return status
 
     async def abandon(self) -> None:

@@ -10,17 +10,18 @@ from typing import Any, cast
 
 import pytest
 
-from twinfs.client import cluster_sink, dag_nodes
+from twinfs.client import cids, cluster_sink, dag_nodes
 from twinfs.client.batcher import SmallWriter
 from twinfs.client.cluster_sink import ClusterSink
+from twinfs.client.file_writer import FileWriter
 from twinfs.client.session import Session
-from twinfs.common.checksum import CHUNK_BYTES, digest_of
+from twinfs.common.checksum import CHUNK_BYTES, DIGEST_BYTES, digest_of
 from twinfs.common.content import HadContents, PutContentsAnswer
-from twinfs.common.errors import DfsError, StorageError, Unavailable
+from twinfs.common.errors import DfsError, InvalidRequest, StorageError, Unavailable
 from twinfs.common.ipld.cid import RAW, Cid
 from twinfs.common.ipld.layout import Node
 from twinfs.common.messages import BlockCommit, FileDag
-from twinfs.common.model import BlockId, GenerationStamp, NodeId
+from twinfs.common.model import BlockId, FileBlocks, GenerationStamp, INodeId, NodeId
 
 LARGE = bytes(CHUNK_BYTES + 1)
 
@@ -39,7 +40,7 @@ class Cluster:
     async def call(self, operation: str, request: Any) -> Any:
         if operation == "have_contents":
             return HadContents(have=[0] * len(request.multihashes))
-        if operation == "put_contents":
+        if operation in ("put_contents", "set_dag", "complete"):
             if self.error is not None:
                 raise self.error
             return PutContentsAnswer(added=1, incomplete=[])
@@ -133,6 +134,34 @@ async def test_so_are_those_of_a_file(
         with pytest.raises(StorageError):
             await sink.file(tmp_path / "file", root, digests, len(LARGE))
     assert cluster.written and set(cluster.given_back) == cluster.written
+
+
+async def test_nodes_of_a_file_that_is_not_closed_or_has_changed_are_given_back(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cids, "file_dag", cluster.file_dag)
+    monkeypatch.setattr(cids, "chunk_digests", no_digests)
+    cluster.error = InvalidRequest("it has changed")
+    status = SimpleNamespace(path="/f", inode_id=INodeId(1), replication=1)
+    block = SimpleNamespace(length=CHUNK_BYTES, block_id=BlockId(100))
+    found = SimpleNamespace(status=status, blocks=[SimpleNamespace(block=block)] * 2)
+    maker = cids.CidMaker(cast(Session, cluster), cast(SmallWriter, cluster))
+    with pytest.raises(InvalidRequest):
+        await maker._made("/f", cast(FileBlocks, found))
+
+    async def commits(**more: object) -> list[BlockCommit]:
+        return []
+
+    writer = SimpleNamespace(
+        _session=cluster, _status=status, _commits=commits, _dag=cluster.file_dag
+    )
+    with pytest.raises(InvalidRequest):
+        await FileWriter._complete(cast(FileWriter, writer))
+    assert len(cluster.written) == 2 and set(cluster.given_back) == cluster.written
+
+
+async def no_digests(*more: object) -> bytes:
+    return bytes(DIGEST_BYTES)
 
 
 async def test_nodes_of_earlier_batches_are_given_back_when_a_later_one_fails(
