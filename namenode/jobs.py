@@ -16,7 +16,7 @@ from typing import Final
 
 from ..common.config import NameNodeConfig
 from ..common.content import Collect
-from ..common.errors import DfsError
+from ..common.errors import Busy, DfsError, StoreUnavailable
 from ..common.messages import Delete, RecoverBlock, Rename
 from ..common.model import NodeId
 from ..common.runtime import Clock, format_time, new_uuid, to_next_tick_s
@@ -318,8 +318,6 @@ class Jobs:
         config, now_ms, now_s = self._config, self._clock.wall_ms(), self._clock.monotonic_s()
         soft_ms = self.silence.before_ms(config.lease_timeout_s, now_ms, now_s)
         hard_ms = self.silence.before_ms(config.lease_hard_timeout_s, now_ms, now_s)
-        if not await self.holds("leases"):
-            return
 
         def work(tx: Transaction) -> list[Recovery]:
             leases.not_of_the_future(tx, now_ms, int(config.lease_timeout_s * 1000))
@@ -333,7 +331,12 @@ class Jobs:
                 leases.expire_holders(tx, soft_ms, 500)
             return recoveries
 
-        self.recover(await self._store.run(work))
+        try:
+            recoveries = await self._store.run(work) if await self.holds("leases") else []
+        except (Busy, StoreUnavailable):
+            self.silence.deaf(self._clock.monotonic_s())  # nobody could renew either
+            raise
+        self.recover(recoveries)
 
     # --- what is no longer wanted ---
 

@@ -11,8 +11,8 @@ PART: Final = 4  # of a limit: writers renew so often in it
 class Silence:
     """Whether silence can count. Pure: time comes in.
 
-    It counts from when this NameNode has been listening for all of the limit. It was not while it was down, paused or starved, nor can it tell
-    for how long when the wall clock, in which renewals are written down, has been set: whoever lives renews soon after, and all others
+    It counts from when this NameNode has been listening for all of the limit. It was not while it was down, paused, starved or without its
+    database, nor can it tell for how long when the wall clock, in which renewals are written down, has been set: whoever lives renews soon after, and all others
     wait a limit longer.
     """
 
@@ -30,6 +30,10 @@ class Silence:
         self._looked_s, self._looked_ms = now_s, now_ms
         if elapsed_s > LOOK_S + self._slack_s or abs(jump_s) > self._slack_s:
             self._since_s = now_s
+
+    def deaf(self, now_s: float) -> None:
+        """What was said could not be written down just now (the database is away)."""
+        self._since_s = now_s
 
     def before_ms(self, limit_s: float, now_ms: int, now_s: float) -> int | None:
         """Who was last heard of before this has been silent for *limit_s*; None as long as nobody can be said to be."""
