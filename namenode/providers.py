@@ -336,8 +336,9 @@ def set_dag(
             )
             content_id = dags.record(tx, plan, replication=node.replication, now_ms=now_ms)
             dags.attach(tx, node.inode_id, content_id)
-            taken(tx, request.holder, request.dag.nodes)
         known = file_cid(tx, node)
+    # Also where somebody else was first: nobody will put them.
+    taken(tx, request.holder, request.dag.nodes)
     cid, tsize = known or (b"", 0)
     return PathCid(cid=cid, tsize=tsize, status=status(node, found.path))
 

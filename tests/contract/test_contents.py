@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import pytest
 
 from twinfs.common import content as c
@@ -332,6 +333,13 @@ async def test_whatever_changes_a_file_ends_its_cid(cluster: Cluster) -> None:
     answer = await cluster.do(providers.set_dag, request, rules=RULES)
     assert Cid.from_bytes(answer.cid) == root.cid
     assert answer.tsize == root.tsize
+    # Who comes second keeps no blocks for it.
+    allocated = await cluster.count("allocations")
+    nodes = [as_commit(await cluster.block(m.block)) for m in made]
+    assert await cluster.count("allocations") == allocated + len(nodes)
+    second = msgspec.structs.replace(request, dag=FileDag(digests=digests + more, nodes=nodes))
+    assert (await cluster.do(providers.set_dag, second, rules=RULES)).cid == answer.cid
+    assert await cluster.count("allocations") == allocated
     with pytest.raises(InvalidRequest):
         stale = c.SetDag(
             path="/f", inode_id=status.inode_id, holder=HOLDER, blocks=[], dag=request.dag
