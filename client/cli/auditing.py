@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ def verify_command(shell: Shell, note_file: Path | None, key: str | None, as_jso
             raise Refused(
                 "a checkpoint kept elsewhere is checked by a key kept elsewhere: --key KEY"
             )
-        texts.append(note_file.read_text(encoding="utf-8"))
+        texts.append(_note(note_file))
     for text in texts:
         if _is_beginning(shell, text, verifier, checked.checked):
             facts["checkpoints"] += 1
@@ -185,12 +186,8 @@ def check_command(
 
     The key and the older checkpoint should come from where the cluster's operators can't write.
     """
-    from ...common import notes
-
     given = proof.read(MAX_PROOF_BYTES)
-    roots = dict(
-        notes.open_checkpoint(path.read_text(encoding="utf-8"), key) for path in note_files
-    )
+    roots = _roots(note_files, key)
     try:
         kind: Any = ConsistencyProof if b'"from_size"' in given else InclusionProof
         found = from_json(given, kind)
@@ -225,6 +222,25 @@ class ConsistencyProof(Struct, frozen=True, kw_only=True):
     from_root: str
     root: str
     proof: list[str]
+
+
+def _roots(note_files: Sequence[Path], key: str) -> dict[int, bytes]:
+    """The root of each tree, by its size, that a checkpoint is signed of. DfsError if two of one size say different things."""
+    from ...common import notes
+
+    roots: dict[int, bytes] = {}
+    for path in note_files:
+        size, root = notes.open_checkpoint(_note(path), key)
+        if roots.setdefault(size, root) != root:
+            raise DfsError(
+                f"there are two different checkpoints of {size} events: history was rewritten"
+            )
+    return roots
+
+
+def _note(path: Path) -> str:
+    # What is no text was not signed either.
+    return path.read_text(encoding="utf-8", errors="replace")
 
 
 def _root(roots: dict[int, bytes], size: int) -> bytes:

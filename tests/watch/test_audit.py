@@ -17,9 +17,13 @@ import msgspec
 import pytest
 from blake3 import blake3
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+    Ed25519PrivateKey,
+    Ed25519PublicKey,
+)
 
 from twinfs.client import sync
+from twinfs.common import notes
 from twinfs.common.config import ClientConfig
 
 from ..integration.commands import Dfs
@@ -186,3 +190,26 @@ def test_what_was_changed_is_not_proved(kept: Kept) -> None:
         answer = check(kept, proof, *sizes)
         assert (answer.code != 0, answer.out) == (True, ""), said
         assert said in answer.err
+
+
+def test_two_checkpoints_of_one_size_must_say_the_same(tmp_path: Path) -> None:
+    """Else the kept one would give way to the other, and any stream would begin with what it saw."""
+    key = Ed25519PrivateKey.generate()
+    roots = {"kept": bytes(32), "other": bytes([1] * 32)}
+    for name, root in roots.items():
+        (tmp_path / name).write_text(notes.checkpoint("cluster", 300, root, key))
+    proof = {"from_size": 300, "size": 300, "from_root": "", "root": "", "proof": []}
+    (tmp_path / "proof").write_text(json.dumps(proof))
+    (tmp_path / "binary").write_bytes(b"\xff" + (tmp_path / "kept").read_bytes())
+    dfs = Dfs("http://127.0.0.1:1", tmp_path, TWINFS_CLIENT_RETRY_S="0.1")
+
+    def said(*names: str) -> Any:
+        given = [word for name in names for word in ("--note", name)]
+        return dfs.run(
+            "audit", "check", "proof", *given, "--key", notes.verifier_key("cluster", key)
+        )
+
+    assert said("kept", "kept").code == 0
+    answer = said("kept", "other")
+    assert answer.code != 0 and "two different checkpoints of 300 events" in answer.err
+    assert "no checkpoint" in said("binary").err
