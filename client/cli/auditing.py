@@ -60,7 +60,8 @@ def verify_command(shell: Shell, note_file: Path | None, key: str | None, as_jso
             raise Refused(
                 "a checkpoint kept elsewhere is checked by a key kept elsewhere: --key KEY"
             )
-        texts.append(_note(note_file))
+        _require_beginning(shell, _note(note_file), key, checked.checked)
+        facts["checkpoints"] += 1
     for text in texts:
         if _is_beginning(shell, text, verifier, checked.checked):
             facts["checkpoints"] += 1
@@ -69,6 +70,14 @@ def verify_command(shell: Shell, note_file: Path | None, key: str | None, as_jso
         return
     print(f"events {first} to {checked.checked}: every hash follows from the one before")
     print(f"{facts['checkpoints']} signed checkpoints: each is the beginning of the stream")
+
+
+def _require_beginning(shell: Shell, note: str, verifier: str, last: int) -> None:
+    """As `_is_beginning`, of the checkpoint that somebody asks for: DfsError also if it can't be proved."""
+    if not _is_beginning(shell, note, verifier, last):
+        raise DfsError(
+            "the checkpoint can't be proved any more: it takes events that are no longer kept"
+        )
 
 
 def _is_beginning(shell: Shell, note: str, verifier: str, last: int) -> bool:
