@@ -5,57 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..common import disk
 from ..common.checksum import CHUNK_BYTES
-from ..common.errors import PathExists, StorageError
+from ..common.errors import PathExists
 from ..common.model import LocatedBlock
 from . import swarm
 from .beside import unfinished
+from .landing import OpenTarget, local_error
 from .session import Session
 from .upload import Progress
 
 SEGMENT_BYTES = 16 * CHUNK_BYTES
 FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-
-
-def local_error(error: OSError, path: str | Path) -> StorageError:
-    return StorageError(f"{path}: {error.strerror or error}")
-
-
-class _Target:
-    """The file that threads write to, until it is closed.
-
-    A thread can't be called off: one that still brings bytes when its fetch has failed, or was given up, must not write to the
-    descriptor, whose number is that of another file by then. The kernel lets one writer of a file in at a time as well.
-    """
-
-    def __init__(self, path: Path, local: Path) -> None:
-        """*local*: what it is to become, for messages."""
-        self._local = local
-        try:
-            self.descriptor = os.open(path, FLAGS, 0o600)
-        except OSError as error:
-            raise local_error(error, path) from None
-        self._lock = threading.Lock()
-        self._open = True
-
-    def write(self, offset: int, view: memoryview) -> None:
-        with self._lock:
-            if not self._open:
-                raise StorageError(f"{self._local} is not fetched any more")
-            try:
-                disk.write_all(self.descriptor, view, offset)
-            except OSError as error:
-                raise local_error(error, self._local) from None
-
-    def close(self) -> None:
-        with self._lock:
-            self._open = False
-            os.close(self.descriptor)
 
 
 async def get_file(
@@ -88,7 +51,10 @@ async def get_file(
                 raise local_error(error, local) from None
             return
     temporary = unfinished(local)
-    target = _Target(temporary, local)
+    try:
+        target = OpenTarget(os.open(temporary, FLAGS, 0o600), str(local))
+    except OSError as error:
+        raise local_error(error, temporary) from None
     try:
         try:
             os.ftruncate(target.descriptor, length)
@@ -128,11 +94,11 @@ def _fetch(
     located: LocatedBlock,
     start: int,
     size: int,
-    target: _Target,
+    target: OpenTarget,
     progress: Progress | None,
 ) -> None:
     def write(at: int, view: memoryview) -> None:
-        target.write(located.offset + at, view)
+        target.write(view, located.offset + at)
         if progress is not None:
             progress(len(view))
 

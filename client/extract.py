@@ -11,14 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..common import disk
-from ..common.errors import DfsError, InvalidContent, PathExists, StorageError
+from ..common.errors import DfsError, InvalidContent, PathExists
 from ..common.ipld.cid import Cid
 from ..common.ipld.dag import MAX_TREE_DEPTH, Entity
 from ..common.ipld.directory import check_name
 from ..common.ipld.unixfs import Kind
 from .beside import unfinished
 from .content_reader import Reader
+from .landing import OpenTarget, local_error
 
 MODE_FILE, MODE_DIRECTORY = 0o666, 0o777
 MAX_SYMLINK_BYTES = 4096
@@ -49,7 +49,7 @@ class Extractor:
         try:
             parent = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
-            raise _local(error, str(target.parent)) from None
+            raise local_error(error, str(target.parent)) from None
         try:
             await self._entity(found, parent, target.name, "", 0)
         finally:
@@ -77,7 +77,7 @@ class Extractor:
             flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
             folder = os.open(name, flags, dir_fd=parent)
         except OSError as error:
-            raise _local(error, inside or name) from None
+            raise local_error(error, inside or name) from None
         try:
             self.done.directories += 1
             entries = await self._reader.entries(found)
@@ -111,7 +111,7 @@ class Extractor:
         except FileExistsError:
             raise PathExists(f"{inside or name} exists") from None
         except OSError as error:
-            raise _local(error, inside or name) from None
+            raise local_error(error, inside or name) from None
         self.done.files += 1
 
     async def _file(self, found: Entity, parent: int, name: str, inside: str) -> None:
@@ -121,23 +121,23 @@ class Extractor:
         try:
             if not self._overwrite and _exists(name, parent):
                 raise PathExists(f"{shown} exists")
-            descriptor = os.open(temporary, flags, MODE_FILE, dir_fd=parent)
+            target = OpenTarget(os.open(temporary, flags, MODE_FILE, dir_fd=parent), shown)
         except OSError as error:
-            raise _local(error, shown) from None
+            raise local_error(error, shown) from None
         try:
             try:
                 async for piece in self._reader.read(found):
-                    await asyncio.to_thread(disk.write_all, descriptor, piece)
+                    await asyncio.to_thread(target.write, piece)
                     self._progress(len(piece))
                     self.done.bytes += len(piece)
             finally:
-                os.close(descriptor)
+                target.close()
             os.replace(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
         except BaseException as error:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary, dir_fd=parent)
             if isinstance(error, OSError):
-                raise _local(error, shown) from None
+                raise local_error(error, shown) from None
             raise
         self.done.files += 1
 
@@ -148,7 +148,3 @@ def _exists(name: str, parent: int) -> bool:
     except FileNotFoundError:
         return False
     return True
-
-
-def _local(error: OSError, name: str) -> StorageError:
-    return StorageError(f"{name}: {error.strerror or error}")

@@ -1,9 +1,12 @@
-"""The memory that bytes of a block are brought to."""
+"""What threads bring bytes to, until nobody wants them any more: memory, and files."""
 
 from __future__ import annotations
 
 import os
 import threading
+
+from ..common import disk
+from ..common.errors import StorageError
 
 AT_ONCE = getattr(os, "RWF_NOWAIT", 0)  # only Linux has it
 
@@ -61,3 +64,37 @@ class Landing:
     def close(self) -> None:
         with self._lock:
             self._open = False
+
+
+class OpenTarget:
+    """A local file that threads write to, until it is closed.
+
+    A thread can't be called off: one that still brings bytes when its fetch has failed, or was given up, must not write to the
+    descriptor, whose number is that of another file by then. The kernel lets one writer of a file in at a time as well.
+    """
+
+    def __init__(self, descriptor: int, shown: str) -> None:
+        """*descriptor* is closed with it; *shown*: what the file is to become, for messages."""
+        self.descriptor = descriptor
+        self._shown = shown
+        self._lock = threading.Lock()
+        self._open = True
+
+    def write(self, view: memoryview | bytes, offset: int | None = None) -> None:
+        """Write all of *view*, behind what was written if there is no *offset*. StorageError, also once it is closed."""
+        with self._lock:
+            if not self._open:
+                raise StorageError(f"{self._shown} is not fetched any more")
+            try:
+                disk.write_all(self.descriptor, view, offset)
+            except OSError as error:
+                raise local_error(error, self._shown) from None
+
+    def close(self) -> None:
+        with self._lock:
+            self._open = False
+            os.close(self.descriptor)
+
+
+def local_error(error: OSError, shown: object) -> StorageError:
+    return StorageError(f"{shown}: {error.strerror or error}")

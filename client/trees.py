@@ -29,7 +29,8 @@ from ..common.model import FileStatus, LocatedBlock
 from ..common.paths import check_name, shown
 from .batcher import BATCH_BYTES, BATCH_FILES, SmallFile, SmallWriter
 from .beside import unfinished
-from .download import get_file, local_error, publish
+from .download import get_file, publish
+from .landing import local_error
 from .session import Session
 from .transfers import Known, LocalFile, TransferReport, link_known, named
 from .upload import Progress, upload

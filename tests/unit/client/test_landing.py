@@ -1,4 +1,4 @@
-"""Memory that bytes of a block are brought to, with and without a copy in between."""
+"""Memory and files that threads bring bytes to, until nobody wants them any more."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from twinfs.client.landing import Abandoned, Landing
+from twinfs.client.landing import Abandoned, Landing, OpenTarget
+from twinfs.common.errors import StorageError
 
 CONTENT = bytes(range(200))
 
@@ -71,3 +72,28 @@ def test_nothing_lands_where_nobody_waits(descriptor: int) -> None:
     with pytest.raises(Abandoned):
         landing.require_open()
     assert memory == bytes(100)
+
+
+def test_a_late_thread_writes_to_no_file_that_came_after(tmp_path: Path) -> None:
+    target = OpenTarget(os.open(tmp_path / "got", os.O_WRONLY | os.O_CREAT), "got")
+    target.write(b"first")
+    target.write(b"ly", 5)
+    number = target.descriptor
+    target.close()
+    other = os.open(tmp_path / "other", os.O_WRONLY | os.O_CREAT)
+    try:
+        assert other == number
+        with pytest.raises(StorageError, match="got is not fetched any more"):
+            target.write(b"late")
+    finally:
+        os.close(other)
+    assert (tmp_path / "got").read_bytes() == b"firstly"
+    assert (tmp_path / "other").read_bytes() == b""
+
+
+def test_what_a_disk_refuses_is_told(tmp_path: Path) -> None:
+    (tmp_path / "got").touch()
+    target = OpenTarget(os.open(tmp_path / "got", os.O_RDONLY), "got")
+    with pytest.raises(StorageError, match="got: Bad file descriptor"):
+        target.write(b"x")
+    target.close()
