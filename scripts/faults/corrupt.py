@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import sqlite3
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,20 @@ from typing import Any
 import click
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from scripts.faults.targets import CantBreak, Target, at, chosen, dir_option, pid_option, run
+from scripts.faults.targets import (
+    CantBreak,
+    Target,
+    at,
+    chosen,
+    dir_option,
+    pid_option,
+    run,
+    volume_of,
+)
 
-NAME_PARTS = 3
+
+class CutShort(CantBreak):
+    """The replica does not reach that far: it was cut before."""
 
 
 @dataclass(frozen=True)
@@ -58,21 +70,38 @@ def flip(target: Target, place: Place, bit: int) -> dict[str, object]:
     """Flip one bit of a replica's bytes; what undoes it."""
     if not 0 <= bit < place.length * 8:
         raise CantBreak(f"block {place.block_id} has the bits 0 to {place.length * 8 - 1}")
-    if place.file is None:
-        _edit_inline(place, lambda data: _flipped(data, bit))
-    else:
+    was = _change_byte(place, bit // 8, lambda byte: byte ^ 1 << bit % 8)
+    return {
+        "do": "flip",
+        "volume": str(place.volume),
+        "block": place.block_id,
+        "bit": bit,
+        "was": was,
+    }
+
+
+def _change_byte(place: Place, at: int, change: Callable[[int], int]) -> int:
+    """Change one byte of a replica; what it was."""
+    short = CutShort(f"the replica of block {place.block_id} was cut short of that byte before")
+    if place.file is not None:
         with place.file.open("r+b") as file:
-            file.seek(bit // 8)
-            (byte,) = file.read(1)
-            file.seek(bit // 8)
-            file.write(bytes([byte ^ 1 << bit % 8]))
-    return {"do": "flip", "volume": str(place.volume), "block": place.block_id, "bit": bit}
+            file.seek(at)
+            found = file.read(1)
+            if not found:
+                raise short
+            file.seek(at)
+            file.write(bytes([change(found[0])]))
+        return found[0]
+    kept: list[int] = []
 
+    def edit(data: bytes) -> bytes:
+        if at >= len(data):
+            raise short
+        kept.append(data[at])
+        return data[:at] + bytes([change(data[at])]) + data[at + 1 :]
 
-def _flipped(data: bytes, bit: int) -> bytes:
-    changed = bytearray(data)
-    changed[bit // 8] ^= 1 << bit % 8
-    return bytes(changed)
+    _edit_inline(place, edit)
+    return kept[0]
 
 
 def _edit_inline(place: Place, edit) -> None:  # type: ignore[no-untyped-def]
@@ -99,31 +128,42 @@ def _edit_inline(place: Place, edit) -> None:  # type: ignore[no-untyped-def]
 
 
 def truncate(target: Target, place: Place, length: int) -> dict[str, object]:
-    """Cut a replica short; what undoes it."""
+    """Cut a replica short; what undoes it. What is cut off is kept beside the volume."""
     if not 0 <= length < place.length:
         raise CantBreak(
             f"block {place.block_id} has {place.length} bytes; it can't be cut to {length}"
         )
+    tail = _cut_off(place.volume, place.block_id, length)
+
+    def keep(data: bytes) -> bytes:
+        _require_longer(place, len(data), length)
+        tail.write_bytes(data[length:])
+        return data[:length]
+
     if place.file is None:
-        kept: list[bytes] = []
-
-        def cut(data: bytes) -> bytes:
-            kept.append(data[length:])
-            return data[:length]
-
-        _edit_inline(place, cut)
-        tail = kept[0]
+        _edit_inline(place, keep)
     else:
         with place.file.open("r+b") as file:
+            _require_longer(place, os.fstat(file.fileno()).st_size, length)
             file.seek(length)
-            tail = file.read()
+            with tail.open("wb") as kept:
+                shutil.copyfileobj(file, kept)
             file.truncate(length)
     return {
         "do": "append",
         "volume": str(place.volume),
         "block": place.block_id,
-        "tail": tail.hex(),
+        "length": length,
     }
+
+
+def _require_longer(place: Place, size: int, length: int) -> None:
+    if size <= length:
+        raise CutShort(f"the replica of block {place.block_id} was cut to {size} bytes before")
+
+
+def _cut_off(volume: Path, block: int, length: int) -> Path:
+    return volume.with_name(f"{volume.name}.block-{block}-from-{length}")
 
 
 def damage_index(
@@ -132,12 +172,14 @@ def damage_index(
     """Flip bits of a volume's index file. Its process has to be dead: a running one has pages in memory."""
     file = _index_of(target, volume)
     size = file.stat().st_size
-    places = sorted(rng.randrange(size * 8) for _ in range(bits))
+    places = sorted(rng.sample(range(size * 8), min(bits, size * 8)))
+    was = _bytes_at(file, places)
     _flip_all(file, places)
     return {
         "do": "flip-index",
         "volume": str(volume),
         "bits": places,
+        "was": was.hex(),
         "inode": file.stat().st_ino,
     }
 
@@ -183,25 +225,73 @@ def _flip_all(file: Path, bits: Sequence[int]) -> None:
             opened.write(bytes([byte ^ 1 << bit % 8]))
 
 
+def _bytes_at(file: Path, bits: Sequence[int]) -> bytes:
+    """The byte of each bit; fewer where the file ends before."""
+    with file.open("rb") as opened:
+        found = []
+        for bit in bits:
+            opened.seek(bit // 8)
+            found.append(opened.read(1))
+        return b"".join(found)
+
+
 def _undo_index(target: Target, volume: Path, what: dict[str, Any]) -> None:
     file = _index_of(target, volume)
     if file.stat().st_ino != what["inode"]:
         raise CantBreak(f"the index of {volume} was made anew meanwhile: there is nothing to undo")
     if what["do"] == "flip-index":
-        _flip_all(file, what["bits"])
+        bits = what["bits"]
+        masks: dict[int, int] = {}
+        for bit in bits:
+            masks[bit // 8] = masks.get(bit // 8, 0) ^ 1 << bit % 8
+        was = bytes.fromhex(what["was"])
+        damaged = bytes(b ^ masks[bit // 8] for b, bit in zip(was, bits, strict=True))
+        if _bytes_at(file, bits) != damaged:
+            raise CantBreak(f"{file} was put back before, or has changed: nothing is put back")
+        _flip_all(file, bits)
         return
     if file.stat().st_size != what["length"]:
-        raise CantBreak(f"{file} has grown meanwhile: nothing is put back")
-    tail = _tail_of(volume)
-    if not tail.exists():
-        raise CantBreak(f"{tail}, which has what was cut off, is gone")
+        raise CantBreak(f"{file} was put back before, or has changed: nothing is put back")
+    _append(file, _tail_of(volume))
+
+
+def _append(file: Path, tail: Path) -> None:
+    """Give a file back what was cut off."""
+    _require_kept(tail)
     with file.open("ab") as opened, tail.open("rb") as kept:
         shutil.copyfileobj(kept, opened)
     tail.unlink()
 
 
+def _require_kept(tail: Path) -> None:
+    if not tail.exists():
+        raise CantBreak(f"{tail}, which has what was cut off, is gone")
+
+
+# What the commands print for `--undo`, besides "do".
+RECORDS: dict[str, dict[str, type]] = {
+    "flip": {"volume": str, "block": int, "bit": int, "was": int},
+    "append": {"volume": str, "block": int, "length": int},
+    "flip-index": {"volume": str, "bits": list, "was": str, "inode": int},
+    "append-index": {"volume": str, "length": int, "inode": int},
+}
+
+
+def as_printed(text: str) -> dict[str, Any]:
+    """What undoes a damage, from the words that its command printed."""
+    try:
+        what = json.loads(text)
+    except json.JSONDecodeError:
+        what = None
+    fields = RECORDS.get(str(what.get("do"))) if isinstance(what, dict) else None
+    if fields is None or not all(isinstance(what.get(key), fields[key]) for key in fields):
+        raise CantBreak(f"--undo takes what the damage printed behind it, not {text!r}")
+    return what  # type: ignore[no-any-return]
+
+
 def undo(target: Target, what: dict[str, Any]) -> None:
-    volume = Path(str(what["volume"]))
+    """Put back what was damaged, if it still is: healed bytes would be damaged anew."""
+    volume = Path(what["volume"])
     if what["do"] in ("flip-index", "append-index"):
         _undo_index(target, volume, what)
         return
@@ -209,15 +299,32 @@ def undo(target: Target, what: dict[str, Any]) -> None:
     if not fitting:
         raise CantBreak(f"block {what['block']} is no longer there: it was healed, or deleted")
     (place,) = fitting
+    whole = CantBreak(f"block {place.block_id} was put back before, or healed: nothing is put back")
     if what["do"] == "flip":
-        flip(target, place, int(str(what["bit"])))
-    else:
-        tail = bytes.fromhex(str(what["tail"]))
-        if place.file is None:
-            _edit_inline(place, lambda data: data + tail)
-        else:
-            with place.file.open("ab") as file:
-                file.write(tail)
+        damaged = what["was"] ^ 1 << what["bit"] % 8
+
+        def put_back(byte: int) -> int:
+            if byte != damaged:
+                raise whole
+            return int(what["was"])
+
+        _change_byte(place, what["bit"] // 8, put_back)
+        return
+    tail = _cut_off(volume, place.block_id, what["length"])
+    if place.file is not None:
+        if place.file.stat().st_size != what["length"]:
+            raise whole
+        _append(place.file, tail)
+        return
+
+    def joined(data: bytes) -> bytes:
+        if len(data) != what["length"]:
+            raise whole
+        _require_kept(tail)
+        return data + tail.read_bytes()
+
+    _edit_inline(place, joined)
+    tail.unlink()
 
 
 def pick(target: Target, block: int | None, rng: random.Random) -> Place:
@@ -237,7 +344,7 @@ def pick(target: Target, block: int | None, rng: random.Random) -> Place:
 @click.option(
     "--index", is_flag=True, help="Damage the index of a volume instead (64 bits, or --truncate)."
 )
-@click.option("--volume", type=int, default=1, help="With --index: its number, from 1.")
+@click.option("--volume", type=int, default=None, help="With --index: its number, from 1 [1].")
 @click.option("--seed", default=0, help="Of what is left to chance.")
 @click.option("--undo", "undoing", default=None, help="Put back what was damaged (as printed).")
 @dir_option
@@ -248,7 +355,7 @@ def main(
     bit: int | None,
     cut: int | None,
     index: bool,
-    volume: int,
+    volume: int | None,
     seed: int,
     undoing: str | None,
     folder: Path | None,
@@ -258,33 +365,33 @@ def main(
     target = chosen(folder, pid, name)
     rng = random.Random(seed)
     if undoing is not None:
-        undo(target, json.loads(undoing))
+        undo(target, as_printed(undoing))
         print("What was damaged is as it was.")
         return
     if bit is not None and cut is not None:
         raise CantBreak("say one of --bit and --truncate")
+    if volume is not None and not index:
+        raise CantBreak("--volume goes with --index; --block chooses a replica")
     if index:
         if bit is not None or block is not None:
             raise CantBreak("--index goes with --truncate, --volume and --seed only")
-        volumes = target.volumes
-        if not 1 <= volume <= len(volumes):
-            raise CantBreak(f"{target.name} has the volumes 1 to {len(volumes)}, not {volume}")
+        where = volume_of(target, volume or 1)
         if cut is not None:
-            done = truncate_index(target, volumes[volume - 1], cut)
-            print(f"{volumes[volume - 1]}/index.db is cut to {cut} bytes.")
+            done = truncate_index(target, where, cut)
+            print(f"{where}/index.db is cut to {cut} bytes.")
         else:
-            done = damage_index(target, volumes[volume - 1], rng)
-            print(f"64 bits of {volumes[volume - 1]}/index.db are flipped.")
+            done = damage_index(target, where, rng)
+            print(f"64 bits of {where}/index.db are flipped.")
     else:
         place = pick(target, block, rng)
-        where = "in the index" if place.file is None else str(place.file)
+        lies = "in the index" if place.file is None else str(place.file)
         if cut is not None:
             done = truncate(target, place, cut)
-            print(f"The replica of block {place.block_id} ({where}) is cut to {cut} bytes.")
+            print(f"The replica of block {place.block_id} ({lies}) is cut to {cut} bytes.")
         else:
             number = rng.randrange(place.length * 8) if bit is None else bit
             done = flip(target, place, number)
-            print(f"Bit {number} of the replica of block {place.block_id} ({where}) is flipped.")
+            print(f"Bit {number} of the replica of block {place.block_id} ({lies}) is flipped.")
     words = f" {name}" if name else ""
     print(
         f"Undo: python scripts/faults/corrupt.py{words}{at(folder, pid)} --undo '{json.dumps(done)}'"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import shutil
 from collections.abc import Callable
@@ -97,10 +98,11 @@ class Nemesis:
             rng = random.Random(options["seed"])
             for _ in range(options["count"]):
                 place = corrupt.pick(target, None, rng)
-                if fault.kind == "flip":
-                    corrupt.flip(target, place, rng.randrange(place.length * 8))
-                else:
-                    corrupt.truncate(target, place, rng.randrange(place.length))
+                with contextlib.suppress(corrupt.CutShort):
+                    if fault.kind == "flip":
+                        corrupt.flip(target, place, rng.randrange(place.length * 8))
+                    else:
+                        corrupt.truncate(target, place, rng.randrange(place.length))
         elif fault.kind == "delete-volume":
             kept = volume.delete(target, options["volume"])
             shutil.rmtree(kept)

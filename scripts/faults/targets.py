@@ -180,8 +180,14 @@ class Cluster:
         for entry in self.entries():
             if entry["name"] == name:
                 return entry
-        known = ", ".join(self.names) or "none; is it running?"
-        raise CantBreak(f"there is no {name!r} in the cluster at {self.folder}: {known}")
+        if not self.names:
+            raise self.nothing_here()
+        raise CantBreak(
+            f"there is no {name!r} in the cluster at {self.folder}: {', '.join(self.names)}"
+        )
+
+    def nothing_here(self) -> CantBreak:
+        return CantBreak(f"there is no cluster in {self.folder}; `dfs cluster start` starts one")
 
     def target(self, name: str) -> Target:
         entry = self.entry(name)
@@ -240,6 +246,21 @@ def send(target: Target, number: signal.Signals) -> None:
     os.kill(target.pid, number)
 
 
+def volume_of(target: Target, number: int) -> Path:
+    """A DataNode's volume by its number, from 1."""
+    if target.role != "datanode":
+        raise CantBreak(f"{target.name} is no DataNode: it has no volumes")
+    volumes = target.volumes
+    if not 1 <= number <= len(volumes):
+        raise CantBreak(f"{target.name} has the volumes 1 to {len(volumes)}, not {number}")
+    return volumes[number - 1]
+
+
+def counted(number: int, what: str, plural: str = "s") -> str:
+    """A number and its noun."""
+    return f"{number} {what}{'' if number == 1 else plural}"
+
+
 # --- options that all commands share ---
 
 dir_option = click.option(
@@ -259,7 +280,10 @@ def chosen(folder: Path | None, pid: int | None, name: str | None) -> Target:
             raise CantBreak("give a name or --pid, not both")
         return by_pid(pid)
     if name is None:
-        raise CantBreak(f"name a process: {', '.join(Cluster(folder).names) or 'none is running'}")
+        cluster = Cluster(folder)
+        if not cluster.names:
+            raise cluster.nothing_here()
+        raise CantBreak(f"name a process: {', '.join(cluster.names)}")
     return Cluster(folder).target(name)
 
 
@@ -268,6 +292,14 @@ def at(folder: Path | None, pid: int | None) -> str:
     if pid is not None:
         return f" --pid {pid}"
     return "" if folder is None else f" --dir {folder}"
+
+
+def say_if_ended(target: Target, folder: Path | None) -> None:
+    """After an undo: a process that a fault has ended does not come back by itself."""
+    if not target.alive:
+        print(
+            f"{target.name} is not running: python scripts/faults/restart.py {target.name}{at(folder, None)}"
+        )
 
 
 def run(command: click.Command) -> None:

@@ -222,12 +222,44 @@ def test_a_flipped_bit_and_a_cut_replica_are_put_back(cluster: LocalFaultyCluste
         (located,) = fs.locate("/seed/f1").blocks
     block, data = located.block.block_id, located.nodes[0].data
     name = next(n for n in cluster.datanodes if cluster.entry(n)["data"] == data)
+    with FileSystem(config(cluster, "")) as fs:
+        fs.write_bytes("/seed/inline", b"i" * 20_000)
+        (located,) = fs.locate("/seed/inline").blocks
+    inline = located.block.block_id
     for how in ("--seed 3", "--truncate 100"):
-        assert wrong() == 0
-        printed = command(cluster, f"corrupt.py {name} --block {block} {how}")
-        assert wrong() == 1
-        command(cluster, undo_of(printed))
+        for damaged in (block, inline):
+            assert wrong() == 0
+            undo = undo_of(command(cluster, f"corrupt.py {name} --block {damaged} {how}"))
+            assert wrong() == 1
+            command(cluster, undo)
+            assert wrong() == 0
+            # Once more would damage it again.
+            assert "put back before, or healed" in refused(cluster, undo)
     assert wrong() == 0
+
+
+def test_a_replica_is_cut_shorter_only_and_its_rest_is_kept_once(
+    cluster: LocalFaultyCluster,
+) -> None:
+    """What was cut off lies in a file: the words of the undo have to fit into a command line."""
+    with FileSystem(config(cluster, "")) as fs:
+        fs.write_bytes("/seed/cut", bytes(range(250)) * 4_000)
+        (located,) = fs.locate("/seed/cut").blocks
+    block, data = located.block.block_id, located.nodes[0].data
+    name = next(n for n in cluster.datanodes if cluster.entry(n)["data"] == data)
+    cut = f"corrupt.py {name} --block {block} --truncate"
+    first = undo_of(command(cluster, f"{cut} 900000"))
+    assert len(first) < 1_000
+    for length in (900_000, 950_000):
+        assert "was cut to 900000 bytes before" in refused(cluster, f"{cut} {length}")
+    assert "cut short of" in refused(cluster, f"corrupt.py {name} --block {block} --bit 7900000")
+    second = undo_of(command(cluster, f"{cut} 400000"))
+    assert "nothing is put back" in refused(cluster, first)
+    command(cluster, second)
+    command(cluster, first)
+    places = corrupt.places(cluster.target(name))
+    (file,) = [place.file for place in places if place.block_id == block]
+    assert file is not None and file.read_bytes() == bytes(range(250)) * 4_000
 
 
 @pytest.mark.parametrize("how", ["--seed 1", "--truncate 100"])
@@ -240,6 +272,8 @@ def test_a_damaged_index_is_rebuilt_from_the_files(cluster: LocalFaultyCluster, 
     undo = undo_of(command(cluster, damage))
     assert index.read_bytes() != whole
     command(cluster, undo)
+    assert index.read_bytes() == whole
+    assert "nothing is put back" in refused(cluster, undo)
     assert index.read_bytes() == whole
     undo = undo_of(command(cluster, damage))
     command(cluster, "restart.py datanode1")
