@@ -9,7 +9,15 @@ import click
 import msgspec
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from scripts.faults.targets import Target, at, chosen, dir_option, pid_option, run
+from scripts.faults.targets import (
+    Target,
+    at,
+    chosen,
+    dir_option,
+    pid_option,
+    run,
+    say_if_ended,
+)
 from twinfs.common.faults import Skew
 
 
@@ -40,6 +48,7 @@ def main(
     skew(target, offset_s=offset_s, rate=rate)
     if offset_s == 0.0 and rate == 1.0:
         print(f"The clock of {target.name} is right.")
+        say_if_ended(target, folder)
         return
     print(
         f"The clock of {target.name} is {offset_s:+g} s off and runs at {rate:g} times our speed."

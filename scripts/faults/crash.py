@@ -18,9 +18,11 @@ from scripts.faults.targets import (
     Target,
     at,
     chosen,
+    counted,
     dir_option,
     pid_option,
     run,
+    say_if_ended,
     wait_until,
 )
 from twinfs.common.disk import POINTS
@@ -60,6 +62,8 @@ def disarm(target: Target) -> int:
 
 def power_loss(target: Target) -> None:
     """Lose power now: the process is gone when this returns, and what it had not made durable, too."""
+    if not target.alive:
+        raise CantBreak(f"{target.name} is not running")
     _require_tracking(target)
     rule = Rule(id="power-loss now", point=NOW, do="power-loss")
     target.add_rule(rule, wait=False)
@@ -135,7 +139,8 @@ def now_command(name: str, folder: Path | None, pid: int | None) -> None:
 def disarm_command(name: str, folder: Path | None, pid: int | None) -> None:
     """Take back the crashes of NAME that have not happened."""
     target = chosen(folder, pid, None if pid is not None else name)
-    print(f"{disarm(target)} crashes taken back from {target.name}.")
+    print(f"{counted(disarm(target), 'crash', 'es')} taken back from {target.name}.")
+    say_if_ended(target, folder)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,16 @@ import msgspec
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from scripts.faults.proxy import Link, Links, read_links, write_links
-from scripts.faults.targets import CantBreak, Cluster, at, dir_option, run, wait_until
+from scripts.faults.targets import (
+    CantBreak,
+    Cluster,
+    Target,
+    at,
+    counted,
+    dir_option,
+    run,
+    wait_until,
+)
 
 LIMIT_S = 5.0
 KINDS = ("cut", "refuse", "slow", "lossy", "half-open")
@@ -41,7 +50,7 @@ def change(cluster: Cluster, edit: Callable[[Links], Links]) -> None:
     taken = Path(f"{file}.taken")
     wait_until(
         lambda: taken.exists() and taken.read_text() == str(after.version),
-        "the proxy took the new links",
+        "the proxy took the new links (is it running?)",
         LIMIT_S,
     )
 
@@ -102,6 +111,11 @@ def name_addresses(cluster: Cluster) -> None:
     change(cluster, lambda links: links)
 
 
+def _uses_proxy(target: Target) -> bool:
+    """Whether its connections go through a proxy; a NameNode makes none."""
+    return target.role == "namenode" or bool(target.setting("proxy"))
+
+
 @click.command()
 @click.argument("kind", type=click.Choice([*KINDS, "heal", "show"]))
 @click.argument("ends", nargs=-1)
@@ -122,12 +136,17 @@ def main(
     """Break the link between two processes (KIND A B), make it whole (heal [ID]), or show what is broken."""
     cluster = Cluster(folder)
     if kind == "show":
+        if ends:
+            raise CantBreak("show takes no names")
         for link in read_links(links_file(cluster)).links:
             print(f"{link.id}: {link.source} -> {link.target} {link.kind}")
     elif kind == "heal":
         if len(ends) > 1:
             raise CantBreak("heal takes one ID at most (see show)")
-        print(f"{heal(cluster, ends[0] if ends else None)} broken links are whole again.")
+        count = heal(cluster, ends[0] if ends else None)
+        if ends and not count:
+            raise CantBreak(f"no broken link has the id {ends[0]!r}; `link.py show` lists them")
+        print(f"{counted(count, 'broken link')} healed.")
     else:
         if len(ends) != 2:
             raise CantBreak(f"{kind} takes two names, not {len(ends)}")
@@ -143,6 +162,8 @@ def main(
                 print(
                     f"No server of this cluster is called {end}; it holds for a client whose proxy address says so."
                 )
+            elif end in cluster.names and not _uses_proxy(cluster.target(end)):
+                print(f"{end} was not started with --proxy: connections that it makes go past it.")
         print(f"Undo: python scripts/faults/link.py heal {id}{at(folder, None)}")
 
 

@@ -185,6 +185,8 @@ class Proxy:
             writer.transport.abort()
         except asyncio.LimitOverrunError:
             writer.transport.abort()
+        except asyncio.CancelledError:
+            writer.transport.abort()  # the proxy ends; asyncio's streams would log a traceback for each connection
         finally:
             if relay is not None:
                 self._relays.discard(relay)
@@ -284,21 +286,22 @@ async def run_proxy(path: Path, host: str, port: int, seed: int, ready: Path | N
 @click.command()
 @click.argument("links", type=click.Path(path_type=Path))
 @click.option("--host", default="127.0.0.1", help="Address to listen on.")
-@click.option("--port", default=0, help="Port; 0 takes a free one.")
+@click.option("--port", type=click.IntRange(0, 65_535), default=0, help="Port; 0 takes a free one.")
 @click.option("--seed", default=0, help="Of the losses.")
 @click.option(
     "--ready-file", type=click.Path(path_type=Path), default=None, help="Written when it serves."
 )
 def main(links: Path, host: str, port: int, seed: int, ready_file: Path | None) -> None:
     """Run the proxy in the foreground; LINKS is its file of broken links (made if it is not there)."""
-    links.parent.mkdir(parents=True, exist_ok=True)
-    if not links.exists():
-        write_links(links, Links())
     try:
+        links.parent.mkdir(parents=True, exist_ok=True)
+        if not links.exists():
+            write_links(links, Links())
         asyncio.run(run_proxy(links, host, port, seed, ready_file))
-    except (OSError, msgspec.DecodeError) as error:
-        print(f"Error: {error}", file=sys.stderr)
-        sys.exit(1)
+    except msgspec.DecodeError as error:
+        sys.exit(f"Error: {links} can't be read: {error}")
+    except OSError as error:
+        sys.exit(f"Error: {error}")
 
 
 if __name__ == "__main__":

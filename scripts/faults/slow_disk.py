@@ -9,7 +9,18 @@ from typing import Literal
 import click
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from scripts.faults.targets import CantBreak, Target, at, chosen, dir_option, pid_option, run
+from scripts.faults.targets import (
+    CantBreak,
+    Target,
+    at,
+    chosen,
+    counted,
+    dir_option,
+    pid_option,
+    run,
+    say_if_ended,
+    volume_of,
+)
 from twinfs.common.faults import Rule
 
 POINTS = {
@@ -73,10 +84,16 @@ def heal(target: Target) -> int:
 def _under(target: Target, volume: int | None) -> str:
     if volume is None:
         return ""
-    volumes = target.volumes
-    if not 1 <= volume <= len(volumes):
-        raise CantBreak(f"{target.name} has the volumes 1 to {len(volumes)}, not {volume}")
-    return str(volumes[volume - 1])
+    return str(volume_of(target, volume))
+
+
+def _given(*options: str) -> bool:
+    """Whether the command line says one of them."""
+    context = click.get_current_context()
+    return any(
+        context.get_parameter_source(option) is click.core.ParameterSource.COMMANDLINE
+        for option in options
+    )
 
 
 @click.command()
@@ -115,9 +132,20 @@ def main(
     target = chosen(folder, pid, name)
     if (delay_s is not None) + fails + healing != 1:
         raise CantBreak("say one of --delay-s S, --fail, --heal")
+    if not fails and _given("errno", "probability", "seed"):
+        raise CantBreak("--errno, --probability and --seed go with --fail")
+    if healing and _given("volume", "only"):
+        raise CantBreak("--heal takes all faults from all disks of a process")
+    if (
+        target.role != "datanode"
+        and {"reads", "writes"} & set(only or ("reads", "writes"))
+        and fails
+    ):
+        raise CantBreak(f"{target.name} is no DataNode: of its disk, --only syncs can fail")
     which = "all volumes" if volume is None else f"volume {volume}"
     if healing:
-        print(f"{heal(target)} faults taken from the disks of {target.name}.")
+        print(f"{counted(heal(target), 'fault')} taken from the disks of {target.name}.")
+        say_if_ended(target, folder)
         return
     if delay_s is not None:
         slow(target, delay_s, what=only or tuple(POINTS), volume=volume)

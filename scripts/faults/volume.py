@@ -10,17 +10,20 @@ import click
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from scripts.faults import slow_disk
-from scripts.faults.targets import CantBreak, Target, at, chosen, dir_option, pid_option, run
+from scripts.faults.targets import (
+    CantBreak,
+    Target,
+    at,
+    chosen,
+    dir_option,
+    pid_option,
+    run,
+    say_if_ended,
+    volume_of,
+)
 
 FILLER = "filler"
 PIECE_BYTES = 1 << 20
-
-
-def volume_of(target: Target, number: int) -> Path:
-    volumes = target.volumes
-    if not 1 <= number <= len(volumes):
-        raise CantBreak(f"{target.name} has the volumes 1 to {len(volumes)}, not {number}")
-    return volumes[number - 1]
 
 
 def aside(volume: Path) -> Path:
@@ -31,7 +34,9 @@ def delete(target: Target, number: int = 1) -> Path:
     """Take the volume's directory away under a running process; where it is kept."""
     volume = volume_of(target, number)
     if aside(volume).exists():
-        raise CantBreak(f"{aside(volume)} is there from before; remove it")
+        raise CantBreak(f"{aside(volume)} is there from before: `volume.py restore` puts it back")
+    if not volume.is_dir():
+        raise CantBreak(f"there is no {volume}")
     volume.rename(aside(volume))
     return aside(volume)
 
@@ -40,7 +45,9 @@ def restore(target: Target, number: int = 1) -> None:
     """Put a deleted volume back."""
     volume = volume_of(target, number)
     if not aside(volume).exists():
-        raise CantBreak(f"there is no {aside(volume)}")
+        raise CantBreak(
+            f"volume {number} of {target.name} was not deleted: there is no {aside(volume)}"
+        )
     if volume.exists():
         raise CantBreak(f"{volume} is there again; move it away first")
     aside(volume).rename(volume)
@@ -68,9 +75,11 @@ def fill(target: Target, number: int = 1, *, leave_bytes: int = 0) -> str:
 
 def empty(target: Target, number: int = 1) -> None:
     """Undo `fill`."""
-    (volume_of(target, number) / FILLER).unlink(missing_ok=True)
+    volume = volume_of(target, number)
+    (volume / FILLER).unlink(missing_ok=True)
     if target.setting("faults"):
-        slow_disk.heal(target)
+        # Other faults of its disks stay.
+        target.drop_rules(lambda rule: rule.errno == "ENOSPC" and rule.under == str(volume))
 
 
 @click.command()
@@ -101,11 +110,11 @@ def main(
         undo = "empty"
     else:
         (restore if what == "restore" else empty)(target, number)
-        print(
-            f"Volume {number} of {target.name} is {'back' if what == 'restore' else 'empty again'}."
-        )
-        if what == "restore":
+        again = "back" if what == "restore" else "no longer full"
+        print(f"Volume {number} of {target.name} is {again}.")
+        if what == "restore" and target.alive:
             print("A process that has given the volume up takes it again when it is restarted.")
+        say_if_ended(target, folder)
         return
     print(f"Undo: python scripts/faults/volume.py {undo} {words}{at(folder, pid)}")
 

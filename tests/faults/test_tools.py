@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -323,7 +324,7 @@ def test_a_slow_disk_is_slow_and_a_failing_one_is_read_around(cluster: LocalFaul
         fs.write_bytes("/slow", bytes(200_000))
         assert timer.monotonic_s() - began_s > 0.3
         for name in cluster.datanodes:
-            assert "faults taken" in command(cluster, f"slow_disk.py {name} --heal")
+            assert "3 faults taken" in command(cluster, f"slow_disk.py {name} --heal")
         command(cluster, "slow_disk.py datanode1 --fail --only reads")
         for number in range(12):
             assert fs.read_bytes(f"/seed/f{number}") == bytes([number]) * 120_000
@@ -416,7 +417,18 @@ def test_no_writer_loses_its_file_to_a_namenode_that_was_away(cluster: LocalFaul
         ("crash.py at datanode1 nowhere", "no point 'nowhere'"),
         ("slow_disk.py datanode1", "say one of"),
         ("slow_disk.py datanode1 --delay-s 1 --volume 7", "volumes 1 to 2"),
-        ("volume.py restore datanode1", "there is no"),
+        ("slow_disk.py datanode1 --delay-s 1 --errno EIO", "go with --fail"),
+        ("slow_disk.py datanode1 --heal --volume 1", "takes all faults from all disks"),
+        ("slow_disk.py namenode --fail", "namenode is no DataNode"),
+        ("volume.py restore datanode1", "volume 1 of datanode1 was not deleted"),
+        ("volume.py delete namenode", "namenode is no DataNode"),
+        ("corrupt.py datanode1 --volume 2", "--volume goes with --index"),
+        ("corrupt.py datanode1 --undo nonsense", "takes what the damage printed"),
+        ("corrupt.py datanode1 --undo [1]", "takes what the damage printed"),
+        ('corrupt.py datanode1 --undo \'{"do": "flip"}\'', "takes what the damage printed"),
+        ("link.py heal cut:a:b", "no broken link has the id 'cut:a:b'"),
+        ("link.py show datanode1", "takes no names"),
+        ("restart.py datanode9", "there is no 'datanode9'"),
         ("corrupt.py datanode1 --block 123456789", "no replica of block"),
         ("corrupt.py datanode1 --bit 1 --truncate 5", "say one of"),
         ("corrupt.py datanode1 --index --bit 1", "--index goes with"),
@@ -427,6 +439,39 @@ def test_what_makes_no_sense_is_refused(
     cluster: LocalFaultyCluster, words: str, reason: str
 ) -> None:
     assert reason in refused(cluster, words)
+
+
+@pytest.mark.parametrize("words", ["restart.py", "kill.py", "kill.py datanode1"])
+def test_where_no_cluster_is_it_says_so(tmp_path: Path, words: str) -> None:
+    script, *rest = shlex.split(words)
+    done = CliRunner().invoke(COMMANDS[script], [*rest, "--dir", str(tmp_path)])
+    assert done.exit_code == 1
+    assert f"there is no cluster in {tmp_path}" in done.output
+
+
+def test_who_is_dead_can_lose_no_power_and_an_undo_says_that_it_is(
+    cluster: LocalFaultyCluster,
+) -> None:
+    printed = command(cluster, "slow_disk.py datanode3 --delay-s 0.1 --volume 1 --only reads")
+    command(cluster, "kill.py datanode3")
+    assert "datanode3 is not running" in refused(cluster, "crash.py now datanode3")
+    printed = command(cluster, undo_of(printed))
+    assert "1 fault taken from the disks of datanode3" in printed
+    again = next(line for line in printed.splitlines() if line.startswith("datanode3 is not"))
+    command(cluster, again.partition("python scripts/faults/")[2])
+    assert cluster.target("datanode3").alive
+
+
+def test_a_volume_that_is_emptied_keeps_other_faults(cluster: LocalFaultyCluster) -> None:
+    command(cluster, "slow_disk.py datanode1 --delay-s 0.01 --only reads")
+    command(cluster, undo_of(command(cluster, "volume.py fill datanode1")))
+    assert "1 fault taken" in command(cluster, "slow_disk.py datanode1 --heal")
+
+
+def test_who_was_not_paused_does_not_go_on(cluster: LocalFaultyCluster) -> None:
+    undo = undo_of(command(cluster, "pause.py datanode1"))
+    assert "goes on" in command(cluster, undo)
+    assert "was not paused" in command(cluster, undo)
 
 
 def test_a_process_that_is_none_of_ours_is_left_alone() -> None:
@@ -447,6 +492,50 @@ def test_the_scripts_run_as_they_are_called(cluster: LocalFaultyCluster) -> None
         check=True,
     )
     assert done.stdout == ""
+
+
+def test_a_proxy_that_ends_leaves_no_tracebacks(tmp_path: Path) -> None:
+    """asyncio logs one for each connection that is cancelled."""
+    ready = tmp_path / "ready"
+    script = [
+        sys.executable,
+        str(ROOT / "scripts" / "faults" / "proxy.py"),
+        str(tmp_path / "links"),
+    ]
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        proxy = subprocess.Popen(
+            [*script, "--ready-file", str(ready)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        try:
+            wait_until(ready.exists, "the proxy answers")
+            host, port = json.loads(ready.read_text())["proxy"].split(":")
+            with socket.create_connection((host, int(port)), timeout=30.0) as client:
+                client.sendall(b"CONNECT 127.0.0.1:%d HTTP/1.1\r\n\r\n" % server.getsockname()[1])
+                assert b"200" in client.recv(100)
+                proxy.terminate()
+                _, complaints = proxy.communicate(timeout=60)
+        finally:
+            proxy.kill()
+            proxy.wait()
+    assert (proxy.returncode, complaints) == (0, b"")
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["/proc/none/links"], "No such file or directory"),
+        (["links", "--port", "99999"], "not in the range"),
+        (["broken"], "broken can't be read"),
+    ],
+)
+def test_a_proxy_that_can_not_start_says_why(tmp_path: Path, words: list[str], reason: str) -> None:
+    (tmp_path / "broken").write_text("nothing")
+    script = [sys.executable, str(ROOT / "scripts" / "faults" / "proxy.py")]
+    done = subprocess.run(
+        [*script, *words], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert done.returncode != 0
+    assert reason in done.stderr and "Traceback" not in done.stderr
 
 
 # --- schedules ---
