@@ -288,16 +288,28 @@ def chaos(
         recorder.close()
 
 
-@click.command()
+@click.command(context_settings={"show_default": True})
 @click.option("--seed", default=1, help="Fixes the course of faults and what clients try.")
-@click.option("--minutes", default=3.0, help="How long faults happen.")
+@click.option(
+    "--minutes",
+    type=click.FloatRange(0, min_open=True),
+    default=3.0,
+    help="How long faults happen, in rounds of 20 s.",
+)
 @click.option("--nodes", type=click.IntRange(3), default=5, help="DataNodes.")
 @click.option("--clients", type=click.IntRange(1), default=6, help="Concurrent clients.")
 @click.option(
-    "--dir", "folder", type=click.Path(path_type=Path), default=None, help="Kept afterwards."
+    "--dir",
+    "folder",
+    type=click.Path(file_okay=False, writable=True, path_type=Path),
+    default=None,
+    help="Where everything lies, kept afterwards [default: a temporary folder; of a clean run, its history stays].",
 )
 @click.option(
-    "--history", type=click.Path(path_type=Path), default=None, help="File of the history."
+    "--history",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=None,
+    help="File of the history.",
 )
 @click.option("--without", multiple=True, type=click.Choice(KINDS), help="Leave out this kind.")
 @click.option("--plan", is_flag=True, help="Only print the schedule.")

@@ -1,5 +1,6 @@
 """Losses in a simulated cluster: how long until they are noticed and mended, beside HDFS's documented defaults.
 
+\b
     .venv/bin/python scripts/simulate.py                         every scenario, 1,000 DataNodes, a million blocks
     .venv/bin/python scripts/simulate.py --nodes 60 --blocks 20000 rack-loss
     .venv/bin/python scripts/simulate.py --plan 10000            one planning step over so many DataNodes
@@ -220,15 +221,42 @@ def plot(path: str, results: list[tuple[str, Policy, Outcome]]) -> None:
     figure.savefig(path, dpi=110)
 
 
-@click.command(help=__doc__)
+def _drawable(_context: click.Context, _option: click.Parameter, file: str | None) -> str | None:
+    """Before minutes are spent: whether the picture can be drawn there."""
+    if file is None:
+        return None
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise click.BadParameter("a picture needs matplotlib (pip install matplotlib)") from None
+    path = Path(file)
+    if not path.parent.is_dir():
+        raise click.BadParameter(f"there is no folder {path.parent}")
+    known = Figure().canvas.get_supported_filetypes()
+    if path.suffix[1:].lower() not in known:
+        raise click.BadParameter(f"{file} ends in none of {', '.join(sorted(known))}")
+    return file
+
+
+@click.command(help=__doc__, context_settings={"show_default": True})
 @click.argument("scenarios", nargs=-1, type=click.Choice(list(SCENARIOS)))
-@click.option("--seed", type=int, default=1)
-@click.option("--nodes", type=click.IntRange(6, 20_000), default=1_000)
-@click.option("--blocks", type=click.IntRange(1, 20_000_000), default=1_000_000)
-@click.option("--block-mib", type=click.IntRange(1, 128), default=128, help="Largest block.")
-@click.option("--plan", "plan_nodes", type=click.IntRange(6, 100_000), help="Only time a step.")
-@click.option("--plot", "picture", metavar="FILE", help="Draw it, too.")
-@click.option("--json", "as_json", is_flag=True)
+@click.option("--seed", type=int, default=1, help="Replays a run.")
+@click.option("--nodes", type=click.IntRange(6, 20_000), default=1_000, help="DataNodes.")
+@click.option("--blocks", type=click.IntRange(1, 20_000_000), default=1_000_000, help="Blocks.")
+@click.option(
+    "--block-mib", type=click.IntRange(1, 128), default=128, help="MiB of the largest block."
+)
+@click.option(
+    "--plan",
+    "plan_nodes",
+    metavar="NODES",
+    type=click.IntRange(6, 100_000),
+    help="Only time a planning step over so many DataNodes.",
+)
+@click.option(
+    "--plot", "picture", metavar="FILE", callback=_drawable, help="Draw it, too (.png, .svg ...)."
+)
+@click.option("--json", "as_json", is_flag=True, help="A line of JSON for each row.")
 def main(
     scenarios: tuple[str, ...],
     seed: int,

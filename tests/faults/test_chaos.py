@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+
+from scripts.chaos import main
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -25,3 +28,10 @@ def test_a_round_of_chaos_leaves_nothing_to_complain_of(tmp_path: Path, seed: in
     again = [sys.executable, str(ROOT / "scripts" / "checker"), str(tmp_path / "history.jsonl")]
     judged = subprocess.run(again, capture_output=True, text=True, check=False)
     assert judged.returncode == 0, judged.stdout
+
+
+@pytest.mark.parametrize("words", ["--minutes -1 --plan", "--minutes 0 --plan", "--dir {file}"])
+def test_runs_that_can_not_be_are_refused(tmp_path: Path, words: str) -> None:
+    (tmp_path / "file").touch()
+    done = CliRunner().invoke(main, words.format(file=tmp_path / "file").split())
+    assert done.exit_code == 2, done.output

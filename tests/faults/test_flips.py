@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from scripts.faults.local import LocalFaultyCluster
-from scripts.flips import Flipper
+from scripts.flips import Flipper, main
 
 
 @pytest.mark.timeout(300)
@@ -19,3 +20,8 @@ async def test_every_flip_is_found_none_is_read_and_all_are_healed(tmp_path: Pat
     assert found.by_scrubbers + found.by_readers + found.at_start == 24
     assert found.by_scrubbers > 12
     assert found.reads == 50
+
+
+@pytest.mark.parametrize("words", ["--flips 0", "--flips -3", "--files 0"])
+def test_no_flips_are_no_success(words: str) -> None:
+    assert CliRunner().invoke(main, words.split()).exit_code == 2

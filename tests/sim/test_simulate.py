@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = Path(__file__).resolve().parent.parent.parent / "scripts" / "simulate.py"
 SMALL = ("--nodes", "24", "--blocks", "400", "--block-mib", "16")
 
@@ -44,3 +46,17 @@ def test_a_planning_step_is_timed() -> None:
     found = json.loads(simulate("--plan", "500", "--json"))
     assert found["datanodes"] == 500 and found["blocks_waiting"] == 102_400
     assert found["step_s_max"] > 0
+
+
+@pytest.mark.parametrize("file", ["nowhere/repair.png", "repair.nothing", "repair"])
+def test_a_picture_that_can_not_be_drawn_is_refused_before_the_run(
+    tmp_path: Path, file: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), "--plot", str(tmp_path / file)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "Invalid value for '--plot'" in done.stderr
