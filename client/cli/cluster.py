@@ -252,6 +252,7 @@ def _rows(processes: list[dict[str, Any]]) -> list[dict[str, Any]]:
             "state": "running" if is_alive(entry) else "dead",
             "pid": entry["pid"],
             "http": entry["http"],
+            "data": entry.get("data") or "",
         }
         for entry in processes
     ]
@@ -285,7 +286,7 @@ def status_command(folder: Path | None, as_json: bool) -> None:
     elif not rows:
         click.echo("no cluster is running")
     else:
-        head = ("Process", "State", "Pid", "Address")
+        head = ("Process", "State", "Pid", "HTTP", "Data")
         for line in table([head, *[tuple(str(v) for v in row.values()) for row in rows]]):
             click.echo(line)
     if not rows or any(row["state"] == "dead" for row in rows):

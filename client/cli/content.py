@@ -46,6 +46,7 @@ from .tree import below, destination
 
 PIECE_BYTES = 1024 * 1024
 FOLLOW_S = 0.5
+REPLACE = "File exists; give -f to replace it"
 MERGE = "File exists; -f merges into it, --resume adds what is missing"
 
 
@@ -158,7 +159,10 @@ def put_command(
     async def work(fs: Any) -> None:
         for source in sources:
             with shell.reporting("put", source):
-                await one(fs, source)
+                try:
+                    await one(fs, source)
+                except PathExists:
+                    raise Refused(REPLACE) from None
 
     with_filesystem(shell, work)
 
@@ -329,7 +333,7 @@ def get_command(
         if goal.is_dir():
             raise Refused(f"{goal} is a directory")
         if goal.exists() and not (force or resume):
-            raise Refused("File exists; give -f to replace it")
+            raise Refused(REPLACE)
         if resume and goal.exists() and _local_same(goal, status):
             return
         progress = ProgressLine(status.name, status.length)

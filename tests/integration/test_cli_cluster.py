@@ -50,7 +50,7 @@ def test_a_life(dfs: Dfs, tmp_path: Path) -> None:
     assert json.loads(using("stat", "--json", "/kept"))["replication"] == 2
 
     head, *rows = dfs("cluster", "status", *at).splitlines()
-    assert head.split() == ["Process", "State", "Pid", "Address"]
+    assert head.split() == ["Process", "State", "Pid", "HTTP", "Data"]
     assert [row.split()[:2] for row in rows] == [
         ["namenode", "running"],
         ["datanode1", "running"],
@@ -58,6 +58,8 @@ def test_a_life(dfs: Dfs, tmp_path: Path) -> None:
     ]
     ((namenode, *datanodes),) = dfs.json("cluster", "status", *at)
     assert f"http://{namenode['http']}" == url
+    # By these, and no others, the cluster's reports name the nodes.
+    assert all(node["data"] in using("report") for node in datanodes)
     assert dfs.fails("cluster", "start", *at, "--port", "0", code=2) == (
         f"a cluster is running in {folder} already; `dfs cluster stop` ends it"
     )

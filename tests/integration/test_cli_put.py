@@ -47,7 +47,7 @@ def test_put_never_replaces_unasked(dfs: Dfs, fs: sync.FileSystem, at: str) -> N
     file.write_bytes(b"first")
     dfs("put", "file", f"{at}/file")
     file.write_bytes(b"second")
-    exists = "cannot put 'file': File exists"
+    exists = "cannot put 'file': File exists; give -f to replace it"
     assert dfs.fails("put", "file", f"{at}/file") == exists
     assert dfs.fails("put", "file", at) == exists
     assert fs.read_bytes(f"{at}/file") == b"first"
@@ -194,7 +194,8 @@ def test_put_names_what_it_leaves_out(dfs: Dfs, fs: sync.FileSystem, at: str) ->
 def test_put_standard_input(dfs: Dfs, fs: sync.FileSystem, at: str) -> None:
     dfs("put", "-", f"{at}/in", stdin=LARGE)
     assert fs.read_bytes(f"{at}/in") == LARGE
-    assert dfs.fails("put", "-", f"{at}/in", stdin=b"x") == "cannot put '-': File exists"
+    exists = "cannot put '-': File exists; give -f to replace it"
+    assert dfs.fails("put", "-", f"{at}/in", stdin=b"x") == exists
     dfs("put", "-f", "-", f"{at}/in", stdin=b"")
     assert fs.read_bytes(f"{at}/in") == b""
     assert dfs.fails("put", "-", f"{at}/no/x") == "cannot put '-': No such file or directory"
