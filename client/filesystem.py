@@ -281,7 +281,7 @@ class FileSystem:
         )
         info = await self._session.info()
         if len(data) <= min(CHUNK_BYTES, info.small_block_bytes):
-            return await self._small_writer.put(SmallFile(bytes(data), file))
+            return await self._small_writer.put(SmallFile(bytes(memoryview(data)), file))
         view = memoryview(data).cast("B")
         return await upload(
             self._session, lambda offset, size: view[offset : offset + size], len(view), file

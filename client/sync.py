@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
+import contextlib
 import functools
 import io
 import threading
+import warnings
+import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from types import TracebackType
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
@@ -19,6 +23,7 @@ from .file_writer import FileWriter
 T = TypeVar("T")
 P = ParamSpec("P")
 BUFFER_BYTES = 1024 * 1024
+CLOSE_LIMIT_S = 2.0
 
 
 class _Loop:
@@ -26,6 +31,10 @@ class _Loop:
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
+        self.ended = False
+        self.files: weakref.WeakSet[io.BufferedReader | io.BufferedWriter] = (
+            weakref.WeakSet()
+        )  # those that are open
         self._thread = threading.Thread(target=self._run, name="dfs event loop", daemon=True)
         self._thread.start()
 
@@ -35,6 +44,9 @@ class _Loop:
         self._loop.close()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
+        if self.ended:
+            work.close()
+            raise ValueError("the file system is closed")  # as `io` says of files
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     def iterate(self, source: AsyncIterator[T]) -> Iterator[T]:
@@ -52,12 +64,38 @@ class _Loop:
                 yield item  # type: ignore[misc]
         finally:
             close = getattr(source, "aclose", None)
-            if close is not None:
+            if close is not None and not self.ended:
                 self.run(close())
 
     def close(self) -> None:
+        self.ended = True
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+
+    def end_with_program(self, inner: weakref.ref[filesystem.FileSystem]) -> None:
+        """Close what a program leaves open. Later nothing would answer: this thread does not run any more."""
+        if self._thread.is_alive():  # not in a process forked off
+            for file in list(self.files):
+                self._close_left_open(file)
+            with contextlib.suppress(Exception):
+                if (found := inner()) is not None:
+                    work = found.close()
+                    asyncio.run_coroutine_threadsafe(work, self._loop).result(CLOSE_LIMIT_S)
+        self.ended = True
+
+    @staticmethod
+    def _close_left_open(file: io.BufferedReader | io.BufferedWriter) -> None:
+        if file.closed:
+            return
+        try:
+            file.close()
+        except Exception as error:  # the threads that write have ended
+            path = file.raw.path if isinstance(file.raw, RawWriter) else ""
+            warnings.warn(
+                f"{path} was not closed: what was not flushed is lost ({error})",
+                RuntimeWarning,
+                stacklevel=1,
+            )
 
 
 def _blocking(
@@ -81,6 +119,8 @@ class FileSystem:
     def __init__(self, config: ClientConfig) -> None:
         self._loop = _Loop()
         self._inner = self._loop.run(_make(config))
+        self._at_exit = functools.partial(self._loop.end_with_program, weakref.ref(self._inner))
+        atexit.register(self._at_exit)
 
     @classmethod
     def connect(
@@ -103,17 +143,27 @@ class FileSystem:
         self.close()
 
     def close(self) -> None:
-        self._loop.run(self._inner.close())
-        self._loop.close()
+        """Once more does nothing; any other call is a ValueError then."""
+        if self._loop.ended:
+            return
+        atexit.unregister(self._at_exit)
+        try:
+            self._loop.run(self._inner.close())
+        finally:
+            self._loop.close()
 
     def open(
         self, path: str, mode: Literal["rb", "wb", "xb", "ab"] = "rb", **options: Any
     ) -> io.BufferedReader | io.BufferedWriter:
         """A buffered binary file; wrap it in `io.TextIOWrapper` for text."""
         inner = self._loop.run(self._inner.open(path, mode, **options))
+        file: io.BufferedReader | io.BufferedWriter
         if isinstance(inner, FileReader):
-            return io.BufferedReader(RawReader(self._loop, inner), BUFFER_BYTES)
-        return io.BufferedWriter(RawWriter(self._loop, inner), BUFFER_BYTES)
+            file = io.BufferedReader(RawReader(self._loop, inner), BUFFER_BYTES)
+        else:
+            file = io.BufferedWriter(RawWriter(self._loop, inner), BUFFER_BYTES)
+        self._loop.files.add(file)
+        return file
 
     def list(self, path: str) -> Iterator[FileStatus]:
         return self._loop.iterate(self._inner.list(path))
@@ -196,7 +246,7 @@ class RawReader(io.RawIOBase):
         return self._loop.run(self._inner.readinto(buffer))
 
     def close(self) -> None:
-        if not self.closed:
+        if not self.closed and not self._loop.ended:
             self._loop.run(self._inner.close())
         super().close()
 
@@ -208,6 +258,10 @@ class RawWriter(io.RawIOBase):
     def __init__(self, loop: _Loop, inner: FileWriter) -> None:
         self._loop = loop
         self._inner = inner
+
+    @property
+    def path(self) -> str:
+        return self._inner.path
 
     def writable(self) -> bool:
         return True

@@ -344,6 +344,9 @@ def settings(
     unknown = sorted(set(table) - set(hints))
     if unknown:
         raise InvalidConfig(f"unknown key {unknown[0]!r} in table [{role}] of {path}")
+    unknown = sorted(set(flags or ()) - set(hints))
+    if unknown:
+        raise InvalidConfig(f"a {role} has no setting {unknown[0]!r}")
     found = []
     for field in dataclasses.fields(kind):
         variable = f"TWINFS_{role.upper()}_{field.name.upper()}"
