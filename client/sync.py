@@ -32,9 +32,8 @@ class _Loop:
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
         self.ended = False
-        self.files: weakref.WeakSet[io.BufferedReader | io.BufferedWriter] = (
-            weakref.WeakSet()
-        )  # those that are open
+        self._files: weakref.WeakSet[io.BufferedReader | io.BufferedWriter] = weakref.WeakSet()
+        self._guard = threading.Lock()  # of the files: any thread opens some
         self._thread = threading.Thread(target=self._run, name="dfs event loop", daemon=True)
         self._thread.start()
 
@@ -67,6 +66,14 @@ class _Loop:
             if close is not None and not self.ended:
                 self.run(close())
 
+    def remember(self, file: io.BufferedReader | io.BufferedWriter) -> None:
+        with self._guard:
+            self._files.add(file)
+
+    def left_open(self) -> list[io.BufferedReader | io.BufferedWriter]:
+        with self._guard:
+            return [file for file in self._files if not file.closed]
+
     def close(self) -> None:
         self.ended = True
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -75,7 +82,7 @@ class _Loop:
     def end_with_program(self, inner: weakref.ref[filesystem.FileSystem]) -> None:
         """Close what a program leaves open. Later nothing would answer: this thread does not run any more."""
         if self._thread.is_alive():  # not in a process forked off
-            for file in list(self.files):
+            for file in self.left_open():
                 self._close_left_open(file)
             with contextlib.suppress(Exception):
                 if (found := inner()) is not None:
@@ -85,17 +92,10 @@ class _Loop:
 
     @staticmethod
     def _close_left_open(file: io.BufferedReader | io.BufferedWriter) -> None:
-        if file.closed:
-            return
         try:
             file.close()
         except Exception as error:  # the threads that write have ended
-            path = file.raw.path if isinstance(file.raw, RawWriter) else ""
-            warnings.warn(
-                f"{path} was not closed: what was not flushed is lost ({error})",
-                RuntimeWarning,
-                stacklevel=1,
-            )
+            _tell_of(file, str(error))
 
 
 def _blocking(
@@ -147,10 +147,13 @@ class FileSystem:
         if self._loop.ended:
             return
         atexit.unregister(self._at_exit)
+        left_open = self._loop.left_open()
         try:
             self._loop.run(self._inner.close())
         finally:
             self._loop.close()
+        for file in left_open:
+            _tell_of(file, "its file system is closed")
 
     def open(
         self, path: str, mode: Literal["rb", "wb", "xb", "ab"] = "rb", **options: Any
@@ -162,7 +165,7 @@ class FileSystem:
             file = io.BufferedReader(RawReader(self._loop, inner), BUFFER_BYTES)
         else:
             file = io.BufferedWriter(RawWriter(self._loop, inner), BUFFER_BYTES)
-        self._loop.files.add(file)
+        self._loop.remember(file)
         return file
 
     def list(self, path: str) -> Iterator[FileStatus]:
@@ -217,6 +220,16 @@ class FileSystem:
     report = _blocking(filesystem.FileSystem.report)
     recover_lease = _blocking(filesystem.FileSystem.recover_lease)
     checksum = _blocking(filesystem.FileSystem.checksum)
+
+
+def _tell_of(file: io.BufferedReader | io.BufferedWriter, reason: str) -> None:
+    """Warn of a file that was left open for writing."""
+    if isinstance(file.raw, RawWriter):
+        warnings.warn(
+            f"{file.raw.path} was not closed: what was not flushed is lost ({reason})",
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
 
 async def _make(config: ClientConfig) -> filesystem.FileSystem:

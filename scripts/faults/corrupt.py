@@ -190,7 +190,7 @@ def truncate_index(target: Target, volume: Path, length: int) -> dict[str, objec
     size = file.stat().st_size
     if not 0 <= length < size:
         raise CantBreak(f"{file} has {size} bytes; it can't be cut to {length}")
-    with file.open("r+b") as opened, _tail_of(volume).open("wb") as tail:
+    with file.open("r+b") as opened, _tail_of(volume, length).open("wb") as tail:
         opened.seek(length)
         shutil.copyfileobj(opened, tail)
         opened.truncate(length)
@@ -202,8 +202,8 @@ def truncate_index(target: Target, volume: Path, length: int) -> dict[str, objec
     }
 
 
-def _tail_of(volume: Path) -> Path:
-    return volume.with_name(f"{volume.name}.index-tail")
+def _tail_of(volume: Path, length: int) -> Path:
+    return volume.with_name(f"{volume.name}.index-from-{length}")
 
 
 def _index_of(target: Target, volume: Path) -> Path:
@@ -252,7 +252,7 @@ def _undo_index(target: Target, volume: Path, what: dict[str, Any]) -> None:
         return
     if file.stat().st_size != what["length"]:
         raise CantBreak(f"{file} was put back before, or has changed: nothing is put back")
-    _append(file, _tail_of(volume))
+    _append(file, _tail_of(volume, what["length"]))
 
 
 def _append(file: Path, tail: Path) -> None:

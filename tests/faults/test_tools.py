@@ -276,6 +276,10 @@ def test_a_damaged_index_is_rebuilt_from_the_files(cluster: LocalFaultyCluster, 
     assert index.read_bytes() == whole
     assert "nothing is put back" in refused(cluster, undo)
     assert index.read_bytes() == whole
+    damages = [f"{damage.removesuffix(how)} {each}" for each in ("--truncate 900", how)]
+    for undo in reversed([undo_of(command(cluster, each)) for each in damages]):
+        command(cluster, undo)
+    assert index.read_bytes() == whole
     undo = undo_of(command(cluster, damage))
     command(cluster, "restart.py datanode1")
     cluster.wait_live(3)

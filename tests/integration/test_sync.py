@@ -53,6 +53,16 @@ def test_a_file_left_open_for_writing_is_told_of(cluster: Cluster) -> None:
     assert "/unfinished was not closed" in done.stderr
 
 
+def test_closing_a_file_system_under_a_file_that_is_written_is_told_of(cluster: Cluster) -> None:
+    fs = sync.FileSystem.connect(cluster.url)
+    file = fs.open("/cut-off", "wb")
+    file.write(b"bytes")
+    with pytest.warns(RuntimeWarning, match="/cut-off was not closed"):
+        fs.close()
+    with pytest.raises(ValueError, match="the file system is closed"):
+        file.close()
+
+
 def test_an_unreachable_namenode_is_one_traceback_and_no_more() -> None:
     done = program("fs = twinfs.connect('http://127.0.0.1:1', retry_s=0.1)", "fs.stat('/')")
     assert done.returncode == 1
