@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import os
 import tempfile
+import warnings
 import weakref
 from collections.abc import AsyncIterator
 from types import TracebackType
@@ -256,6 +258,7 @@ class DfsFile(_DfsFileBase, AbstractBufferedFile):
         self._prepare()
         self.fs = fs
         self.path = path
+        self.opened_by = os.getpid()
         if mode == "rb":
             size = self._sync(self._load)
         super().__init__(
@@ -266,6 +269,8 @@ class DfsFile(_DfsFileBase, AbstractBufferedFile):
             raise FileExistsError(path)
         if mode == "ab":
             self.loc = fs.size(path) if fs.exists(path) else 0
+        if mode != "rb":
+            _remember(self)
 
     @property
     def details(self) -> dict[str, Any]:
@@ -388,6 +393,35 @@ class DfsAsyncFile(_DfsFileBase, AbstractAsyncStreamedFile):
 
     def __del__(self) -> None:
         """Nothing: an unclosed file can't be finished without its loop."""
+
+
+_written: weakref.WeakValueDictionary[int, DfsFile] = weakref.WeakValueDictionary()
+
+
+def _remember(file: DfsFile) -> None:
+    # Registered anew, and not at the import: it has to come before connections are closed.
+    atexit.unregister(_give_up_what_is_open)
+    atexit.register(_give_up_what_is_open)
+    _written[id(file)] = file
+
+
+def _give_up_what_is_open() -> None:
+    """Leave no file open that the program forgot: its end would wait for a loop whose thread does not run any more."""
+    for file in list(_written.values()):
+        if file.closed:
+            continue
+        file.closed = True
+        if file.opened_by != os.getpid():
+            continue  # forked off: the file is the parent's
+        with contextlib.suppress(Exception):
+            if file._upload is not None:
+                work = file._upload.discard()
+                asyncio.run_coroutine_threadsafe(work, file.fs.loop).result(CLOSE_LIMIT_S)
+        warnings.warn(
+            f"{file.path} was not closed: what was written to it is not stored",
+            RuntimeWarning,
+            stacklevel=1,
+        )
 
 
 def close_at_end(pid: int, loop: Any, clients: weakref.WeakKeyDictionary[Any, FileSystem]) -> None:

@@ -53,6 +53,26 @@ def test_a_file_left_open_for_writing_is_told_of(cluster: Cluster) -> None:
     assert "/unfinished was not closed" in done.stderr
 
 
+@pytest.mark.parametrize(
+    "written",
+    [
+        "file = fs.open('/forgotten', 'wb'); file.write(b'bytes')",
+        "file = fs.open('/forgotten', 'wb'); file.write(bytes(6_000_000))",
+        "file = fs.open('/forgotten', 'wt'); file.write('text')",
+        "file = fs.open('/forgotten', 'ab'); file.write(b'bytes')",
+    ],
+)
+def test_a_file_of_fsspec_left_open_is_told_of_and_not_there(
+    cluster: Cluster, fs: sync.FileSystem, written: str
+) -> None:
+    done = program(
+        "import fsspec", f"fs = fsspec.filesystem('dfs', namenode={cluster.url!r})", written
+    )
+    assert done.returncode == 0
+    assert "/forgotten was not closed: what was written to it is not stored" in done.stderr
+    assert not [s.name for s in fs.list("/") if s.name == "forgotten" or "part-" in s.name]
+
+
 def test_closing_a_file_system_under_a_file_that_is_written_is_told_of(cluster: Cluster) -> None:
     fs = sync.FileSystem.connect(cluster.url)
     file = fs.open("/cut-off", "wb")
