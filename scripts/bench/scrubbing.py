@@ -11,7 +11,7 @@ from figures import Figure, Series
 from settings import MIB, Settings
 
 from twinfs.client.filesystem import FileSystem
-from twinfs.common.messages import OrderNodes
+from twinfs.common.admin import OrderNodes
 from twinfs.common.runtime import elapsed_timer
 
 NODES = 3
