@@ -223,8 +223,8 @@ class FileSystem:
 
 
 def _tell_of(file: io.BufferedReader | io.BufferedWriter, reason: str) -> None:
-    """Warn of a file that was left open for writing."""
-    if isinstance(file.raw, RawWriter):
+    """Warn of a file that was left open for writing, unless its program has been told."""
+    if isinstance(file.raw, RawWriter) and not file.raw.close_failed:
         warnings.warn(
             f"{file.raw.path} was not closed: what was not flushed is lost ({reason})",
             RuntimeWarning,
@@ -271,6 +271,7 @@ class RawWriter(io.RawIOBase):
     def __init__(self, loop: _Loop, inner: FileWriter) -> None:
         self._loop = loop
         self._inner = inner
+        self.close_failed = False
 
     @property
     def path(self) -> str:
@@ -293,5 +294,9 @@ class RawWriter(io.RawIOBase):
 
     def close(self) -> None:
         if not self.closed and not self._inner.closed:
-            self._loop.run(self._inner.close())
+            try:
+                self._loop.run(self._inner.close())
+            except BaseException:
+                self.close_failed = True
+                raise
         super().close()
