@@ -153,7 +153,9 @@ class FileSystem:
         finally:
             self._loop.close()
         for file in left_open:
-            _tell_of(file, "its file system is closed")
+            # Who tried to close it has been told.
+            if not (isinstance(file.raw, RawWriter) and file.raw.close_failed):
+                _tell_of(file, "its file system is closed")
 
     def open(
         self, path: str, mode: Literal["rb", "wb", "xb", "ab"] = "rb", **options: Any
@@ -223,8 +225,8 @@ class FileSystem:
 
 
 def _tell_of(file: io.BufferedReader | io.BufferedWriter, reason: str) -> None:
-    """Warn of a file that was left open for writing, unless its program has been told."""
-    if isinstance(file.raw, RawWriter) and not file.raw.close_failed:
+    """Warn of a file that was left open for writing."""
+    if isinstance(file.raw, RawWriter):
         warnings.warn(
             f"{file.raw.path} was not closed: what was not flushed is lost ({reason})",
             RuntimeWarning,
