@@ -170,7 +170,9 @@ class ContentReader:
         """HTTP addresses of the DataNodes that live."""
         now_s = self._session.clock.monotonic_s()
         if now_s > self._nodes_until_s:
-            report: ClusterReport = await self._session.namenode.call("report", GetReport())
+            report: ClusterReport = await self._session.namenode.call(
+                "report", GetReport(counts=False)
+            )
             self._nodes = [n.address.http for n in report.nodes if n.state != "dead"]
             self._nodes_until_s = now_s + NODES_MEMORY_S
         return self._nodes

@@ -155,7 +155,7 @@ class EventPage(Struct, frozen=True, kw_only=True):
 
 
 class GetReport(Struct, frozen=True, kw_only=True):
-    pass
+    counts: bool = True  # of files, directories and blocks; without, they are 0, and nobody has to go through all blocks
 
 
 AdminState = Literal[

@@ -52,6 +52,7 @@ COUNTS_MEMORY_S = 2.0
 COUNTING_SHARE = (
     20  # counts are kept so many times as long as counting took, and no longer than that
 )
+NOT_COUNTED = (0,) * 6
 
 
 class Reports:
@@ -88,6 +89,7 @@ class Reports:
         self._wake = wake
         self._consider = consider or monitor.consider
         self._counts: tuple[tuple[NodeId, ...], float, tuple[int, ...]] = ((), float("-inf"), ())
+        self._counting = asyncio.Lock()
         self._verifying: dict[NodeId, float] = {}
 
     def handlers(self) -> dict[str, Callable[[Caller, Any], Any]]:
@@ -231,15 +233,8 @@ class Reports:
         )
 
     async def report(self, caller: Caller, request: GetReport) -> ClusterReport:
-        now_s = self._clock.monotonic_s()
-        alive = tuple(sorted(self._nodes.not_dead()))
-        if self._counts[0] != alive or self._counts[1] < now_s:
-            counts = await self._store.read(lambda tx: _counts(tx, alive))
-            ended_s = self._clock.monotonic_s()
-            # Where counting is quick, the counts are fresh.
-            memory_s = min(COUNTS_MEMORY_S, COUNTING_SHARE * (ended_s - now_s))
-            self._counts = (alive, ended_s + memory_s, counts)
-        files, directories, blocks, short, missing, deletions = self._counts[2]
+        counts = await self._counted() if request.counts else NOT_COUNTED
+        files, directories, blocks, short, missing, deletions = counts
         nodes = self._nodes.report()
         live = [node for node in nodes if node.state != "dead"]
         return ClusterReport(
@@ -257,6 +252,18 @@ class Reports:
             remaining_bytes=sum(node.remaining_bytes for node in live),
             nodes=nodes,
         )
+
+    async def _counted(self) -> tuple[int, ...]:
+        async with self._counting:  # whoever comes meanwhile takes the same counts
+            now_s = self._clock.monotonic_s()
+            alive = tuple(sorted(self._nodes.not_dead()))
+            if self._counts[0] != alive or self._counts[1] < now_s:
+                counts = await self._store.read(lambda tx: _counts(tx, alive))
+                ended_s = self._clock.monotonic_s()
+                # Where counting is quick, the counts are fresh.
+                memory_s = min(COUNTS_MEMORY_S, COUNTING_SHARE * (ended_s - now_s))
+                self._counts = (alive, ended_s + memory_s, counts)
+            return self._counts[2]
 
 
 def _ref(block_id: int, generation: int) -> BlockRef:

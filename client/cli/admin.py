@@ -39,13 +39,15 @@ PLAIN = "\x1b[0m"
 @json_option
 def report_command(shell: Shell, wait: int | None, timeout: float, as_json: bool) -> None:
     """The state of the cluster."""
-    report: ClusterReport = shell.call("report", GetReport())
+    report: ClusterReport = shell.call("report", GetReport(counts=wait is None))
     clock, pause = SystemClock(), threading.Event()
     deadline_s = clock.monotonic_s() + timeout
     while wait is not None and (live := _live(report)) < wait:
         if clock.monotonic_s() >= deadline_s:
             raise TimedOut(f"{live} of {wait} DataNodes are live after {timeout:g} s")
         pause.wait(WAIT_S)
+        report = shell.call("report", GetReport(counts=False))
+    if wait is not None:
         report = shell.call("report", GetReport())
     print_report(report, report.nodes, as_json=as_json)
 

@@ -214,7 +214,7 @@ def _wait_for_nodes(url: str, count: int) -> None:
     deadline_s = clock.monotonic_s() + START_LIMIT_S
     try:
         while True:
-            report = namenode.call("report", GetReport())
+            report = namenode.call("report", GetReport(counts=False))
             if sum(1 for node in report.nodes if node.state == "live") >= count:
                 return
             if clock.monotonic_s() > deadline_s:

@@ -339,7 +339,7 @@ def _quota_cells(limit: int, used: int, human_sizes: bool) -> list[str]:
 @json_option
 def df_command(shell: Shell, human_sizes: bool, as_json: bool) -> None:
     """Space of the whole cluster."""
-    report = shell.call("report", GetReport())
+    report = shell.call("report", GetReport(counts=False))
     total, used, free = report.capacity_bytes, report.used_bytes, report.remaining_bytes
     if as_json:
         print_json({"capacity_bytes": total, "used_bytes": used, "remaining_bytes": free})

@@ -90,7 +90,7 @@ def report_command(shell: Shell, state: str | None, as_json: bool) -> None:
 @json_option
 def topology_command(shell: Shell, as_json: bool) -> None:
     """Racks, and the DataNodes on each."""
-    report: ClusterReport = shell.call("report", GetReport())
+    report: ClusterReport = shell.call("report", GetReport(counts=False))
     racks: dict[str, list[NodeReport]] = {}
     for node in report.nodes:
         racks.setdefault(node.address.rack, []).append(node)
@@ -161,7 +161,7 @@ def _wait_for(shell: Shell, ids: set[NodeId], goal: str, *, quiet: bool) -> list
     pause = threading.Event()
     told: dict[int, str] = {}
     while True:
-        report: ClusterReport = shell.call("report", GetReport())
+        report: ClusterReport = shell.call("report", GetReport(counts=False))
         nodes = [node for node in report.nodes if node.address.node_id in ids]
         waiting = [node for node in nodes if node.admin_state != goal]
         for node in waiting:

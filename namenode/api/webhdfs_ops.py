@@ -153,7 +153,7 @@ async def get_server_defaults(r: Request) -> Answer:
 
 
 async def get_status(r: Request) -> Answer:
-    report = await r.special("report", GetReport())
+    report = await r.special("report", GetReport(counts=False))
     return {
         "FsStatus": {
             "capacity": report.capacity_bytes,

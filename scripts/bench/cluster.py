@@ -134,7 +134,7 @@ class Cluster:
     def report(self) -> ClusterReport:
         namenode = HttpNameNode(self.url, user="root")
         try:
-            found: ClusterReport = namenode.call("report", GetReport())
+            found: ClusterReport = namenode.call("report", GetReport(counts=False))
             return found
         finally:
             namenode.close()

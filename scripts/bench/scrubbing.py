@@ -1,4 +1,4 @@
-"""What a client keeps of its speed while DataNodes read and verify everything that they have."""
+"""What a client keeps of its speed while a DataNode reads and verifies everything that it has."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from twinfs.client.filesystem import FileSystem
 from twinfs.common.admin import OrderNodes
 from twinfs.common.runtime import elapsed_timer
 
-NODES = 3
-FILES = 4  # of 1 GiB: a pass without a limit takes longer than the readings beside it
+NODES = 1  # of several, the first could be through before the last has heard of it
+FILES = 8  # of 1 GiB: a pass without a limit takes longer than the readings beside it
 LEAST_KEPT = 0.7
 
 
@@ -52,7 +52,7 @@ async def _measure(settings: Settings, cluster: Cluster, source: Path) -> list[F
             at_least=LEAST_KEPT,
             of_bound=True,
         ),
-        Figure("the pass meanwhile, all nodes", "MiB/s", passed_mib_s),
+        Figure("the pass meanwhile", "MiB/s", passed_mib_s),
     ]
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import random
+from typing import Any
 
 import pytest
 
@@ -21,6 +23,7 @@ from twinfs.common.errors import InvalidRequest, PathNotFound, PermissionDenied
 from twinfs.common.messages import (
     Allocate,
     BlockReportPage,
+    GetReport,
     IncrementalReport,
     PutFile,
     PutFiles,
@@ -30,7 +33,7 @@ from twinfs.common.messages import (
 )
 from twinfs.common.model import BlockRef, NodeId
 from twinfs.common.runtime import ManualClock
-from twinfs.namenode import health, orders, repair_news, repairer
+from twinfs.namenode import health, orders, repair_news, repairer, reports
 from twinfs.namenode.administration import Administration
 from twinfs.namenode.balancing import Balancing
 from twinfs.namenode.blockmap import CORRUPT, GOOD, TO_DELETE
@@ -170,6 +173,30 @@ async def test_fsck_goes_through_directories_in_pages(namenode: NameNode) -> Non
 
 
 # --- reports ---
+
+
+async def test_who_asks_for_nodes_alone_has_no_blocks_counted(
+    namenode: NameNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Adds ask now and then which DataNodes live: going through a million blocks, each held them up for a second and more."""
+    await namenode.put("/f", 1, 2, 3)
+    counted = 0
+    count = reports._counts
+
+    def counting(*args: Any) -> tuple[int, ...]:
+        nonlocal counted
+        counted += 1
+        return count(*args)
+
+    monkeypatch.setattr(reports, "_counts", counting)
+    short = await namenode.reports.report(ROOT, GetReport(counts=False))
+    assert (counted, short.blocks, len(short.nodes)) == (0, 0, 3)
+    assert short.capacity_bytes == 3 << 40
+    # ... and those who ask at one time share one count.
+    whole_ones = await asyncio.gather(
+        *(namenode.reports.report(ROOT, GetReport()) for _ in range(10))
+    )
+    assert (counted, {one.blocks for one in whole_ones}) == (1, {1})
 
 
 async def test_a_damaged_replica_is_kept_aside_until_the_block_is_whole(namenode: NameNode) -> None:
