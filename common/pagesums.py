@@ -14,9 +14,9 @@ import os
 import sqlite3
 import struct
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from . import disk
 from .checksum import digest_of
@@ -28,35 +28,45 @@ LOG_HEADER_BYTES, FRAME_HEADER_BYTES = 32, 24
 INTENDED, DONE = 1, 2
 RECORD: Final = struct.Struct(">4sBII")  # magic, kind, bytes of a page, how many pages follow
 MAGIC: Final = b"sums"
+FRAMES_AT_ONCE: Final = 64  # read from the log
 CHECKED_AT_ONCE: Final = 256  # pages; a checkpoint waits for so many at most
 REWRITE_BYTES: Final = 64 * 1024  # the file may be so much longer than what it says
 
 
-class Frame(NamedTuple):
-    """A page in the log."""
+def slabs(descriptor: int, page_bytes: int) -> Iterator[memoryview]:
+    """The frames of a write-ahead log, many at a time: a call for each would have other threads wait for the interpreter thousands of
+    times."""
+    size = FRAME_HEADER_BYTES + page_bytes
+    offset = LOG_HEADER_BYTES
+    while True:
+        data = os.pread(descriptor, FRAMES_AT_ONCE * size, offset)
+        whole = len(data) // size * size
+        if whole:
+            yield memoryview(data)[:whole]
+        if whole < FRAMES_AT_ONCE * size:
+            return
+        offset += whole
 
-    page: int
-    offset: int  # of its bytes
 
-
-def committed_frames(descriptor: int, page_bytes: int) -> tuple[bytes, list[Frame]]:
-    """(salts, frames up to the last commit) of a write-ahead log.
+def committed_pages(descriptor: int, page_bytes: int) -> tuple[bytes, list[int]]:
+    """(salts, the page in each frame up to the last commit) of a write-ahead log.
 
     Source: "WAL-mode File Format", section 1, of the SQLite documentation.
     """
     header = os.pread(descriptor, LOG_HEADER_BYTES, 0)
-    salts, frames, committed = header[16:24], [], 0
-    offset = LOG_HEADER_BYTES
-    while len(header) == LOG_HEADER_BYTES:
-        frame = os.pread(descriptor, FRAME_HEADER_BYTES, offset)
-        if len(frame) < FRAME_HEADER_BYTES or frame[8:16] != salts:
-            break
-        page, size_after = struct.unpack_from(">II", frame)
-        frames.append(Frame(page, offset + FRAME_HEADER_BYTES))
-        if size_after:
-            committed = len(frames)
-        offset += FRAME_HEADER_BYTES + page_bytes
-    return salts, frames[:committed]
+    salts, committed = header[16:24], 0
+    pages: list[int] = []
+    if len(header) < LOG_HEADER_BYTES:
+        return salts, []
+    frame = struct.Struct(f">II8s8x{page_bytes}x")
+    for slab in slabs(descriptor, page_bytes):
+        for page, size_after, of_log in frame.iter_unpack(slab):
+            if of_log != salts:
+                return salts, pages[:committed]
+            pages.append(page)
+            if size_after:
+                committed = len(pages)
+    return salts, pages[:committed]
 
 
 class PageSums:
@@ -113,7 +123,7 @@ class PageSums:
         try:
             if not self._page_bytes:
                 return set()
-            return {frame.page for frame in committed_frames(descriptor, self._page_bytes)[1]}
+            return set(committed_pages(descriptor, self._page_bytes)[1])
         finally:
             os.close(descriptor)
 
@@ -153,13 +163,20 @@ class PageSums:
         return bytes(self._sums[(page - 1) * SUM_BYTES : page * SUM_BYTES]) or UNKNOWN
 
     def _record(self, kind: int, pages: Sequence[int]) -> bytes:
-        parts = [RECORD.pack(MAGIC, kind, self._page_bytes, len(pages))]
-        for page in pages:
-            parts.append(page.to_bytes(4, "big"))
-            if kind == DONE:
-                parts.append(self._get(page))
-        body = b"".join(parts)
-        return body + digest_of(body)
+        numbers = struct.pack(f">{len(pages)}I", *pages)
+        body = bytearray(RECORD.pack(MAGIC, kind, self._page_bytes, len(pages)))
+        if kind == DONE:
+            sums = b"".join(map(self._get, pages))
+            rows = bytearray(len(pages) * (4 + SUM_BYTES))
+            # Byte by byte of all rows at once: in a loop over a large file's pages, other threads would wait.
+            for at in range(4):
+                rows[at :: 4 + SUM_BYTES] = numbers[at::4]
+            for at in range(SUM_BYTES):
+                rows[4 + at :: 4 + SUM_BYTES] = sums[at::SUM_BYTES]
+            body += rows
+        else:
+            body += numbers
+        return bytes(body) + digest_of(body)
 
     def _append(self, kind: int, pages: Iterable[int], *, durable: bool) -> None:
         if self._size_bytes > 3 * len(self._sums) + REWRITE_BYTES:
@@ -225,8 +242,8 @@ class PageSums:
         descriptor: int,
     ) -> None:
         (self._page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
-        salts, frames = committed_frames(descriptor, self._page_bytes)
-        pages = {frame.page for frame in frames}
+        salts, frames = committed_pages(descriptor, self._page_bytes)
+        pages = set(frames)
         if not pages:
             copy()
             return
@@ -238,7 +255,7 @@ class PageSums:
             raise
         # SQLite leaves a page out altogether if there is a later frame of it that must not be copied yet. So the frames that
         # it saw count, also those written since the first look.
-        _, frames = committed_frames(descriptor, self._page_bytes)
+        _, frames = committed_pages(descriptor, self._page_bytes)
         digests = self._digests(descriptor, frames[: max(0, logged)], copied)
         if os.pread(descriptor, LOG_HEADER_BYTES, 0)[16:24] != salts:
             # A new log: all of the old one had been copied when the transaction began, and nothing could be since.
@@ -247,14 +264,20 @@ class PageSums:
             self._set(page, digest)
         self._append(DONE, pages, durable=False)
 
-    def _digests(self, descriptor: int, frames: Sequence[Frame], copied: int) -> dict[int, bytes]:
+    def _digests(self, descriptor: int, frames: Sequence[int], copied: int) -> dict[int, bytes]:
         """What a checkpoint of *frames* that got as far as *copied* makes of the pages: the last frame of each counts."""
-        last = {frame.page: (number, frame.offset) for number, frame in enumerate(frames, 1)}
-        return {
-            page: _sum(os.pread(descriptor, self._page_bytes, offset))
-            for page, (number, offset) in last.items()
-            if number <= copied
-        }
+        last = {page: number for number, page in enumerate(frames)}
+        found: dict[int, bytes] = {}
+        size, number = FRAME_HEADER_BYTES + self._page_bytes, 0
+        for slab in slabs(descriptor, self._page_bytes):
+            for at in range(FRAME_HEADER_BYTES, len(slab), size):
+                if number == min(copied, len(frames)):
+                    return found
+                page = frames[number]
+                if last[page] == number:
+                    found[page] = _sum(slab[at : at + self._page_bytes])
+                number += 1
+        return found
 
     # --- looking ---
 
@@ -309,6 +332,6 @@ class PageSums:
         return "", True
 
 
-def _sum(page: bytes) -> bytes:
+def _sum(page: bytes | memoryview) -> bytes:
     found = digest_of(page)[:SUM_BYTES]
     return found if found != UNKNOWN else b"\x01" * SUM_BYTES
