@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -23,8 +24,11 @@ log = logging.getLogger(__name__)
 Verdict = Literal["good", "missing", "corrupt", "unknown"]
 
 
-def verify(store: BlockStore, block: BlockRef) -> Verdict:
-    """Read a replica, compare its digests, and remember what came out. "unknown" while that can't be told."""
+def verify(
+    store: BlockStore, block: BlockRef, pause: Callable[[int], None] | None = None
+) -> Verdict:
+    """Read a replica, compare its digests, and remember what came out. "unknown" while that can't be told. *pause*: see `is_intact`;
+    what it raises goes to the caller."""
     if any(volume.renewing for volume in store.volumes):
         return "unknown"
     try:
@@ -39,12 +43,14 @@ def verify(store: BlockStore, block: BlockRef) -> Verdict:
         log.error("block %d can't be opened: %s", block.block_id, error.message)
         return "corrupt"
     try:
-        good = not found.finalized or is_intact(found)
+        good = not found.finalized or is_intact(found, pause)
     except OSError:
         good = False
     finally:
         if found.descriptor >= 0:
             os.close(found.descriptor)
+    if not good and not _is_as_it_was(store, block):
+        return "unknown"  # truncated or replaced while it was read
     if found.finalized:
         mark(store, block, damaged=not good)
     return "good" if good else "corrupt"
@@ -60,6 +66,11 @@ def mark(store: BlockStore, block: BlockRef, *, damaged: bool) -> None:
             if damaged:
                 log.error("the replica of block %d in %s is damaged", block.block_id, volume.path)
             volume.index.mark(block.block_id, block.generation, damaged=damaged)
+
+
+def _is_as_it_was(store: BlockStore, block: BlockRef) -> bool:
+    found = store.find(block.block_id)
+    return found is not None and found[1].generation == block.generation
 
 
 def is_marked(store: BlockStore, block_id: int) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ from ..common.errors import ChecksumMismatch, DfsError, StaleGeneration, StoreDa
 from ..common.messages import ReplicaReport
 from ..common.model import BlockId, BlockRef, GenerationStamp
 from .index import FIRST_LOCAL_BLOCK, Replica
+from .past_cache import PastCache
 from .volumes import Volume, storage_error
 from .writing import WritingReplica
 
@@ -33,16 +34,28 @@ class Found(NamedTuple):
     descriptor: int
 
 
-def is_intact(found: Found) -> bool:
-    """Whether the bytes of a finalized replica fit its length and digests. Reads all of them; OSError if they can't be read."""
+def is_intact(found: Found, pause: Callable[[int], None] | None = None) -> bool:
+    """Whether the bytes of a finalized replica fit its length and digests. Reads all of them; OSError if they can't be read.
+
+    With *pause*, which is called with the size of each piece before that is read, those of a file come from the disk, whatever the
+    system remembers.
+    """
     if found.data is not None:
+        if pause is not None:
+            pause(found.length)
         if len(found.data) != found.length:
             return False
         return not found.length or digest_of(found.data) == found.digests
     disk.reading(found.descriptor)
+    disk_itself = None if pause is None else PastCache(found.descriptor, pause)
     for number in range(chunk_count(found.length)):
-        size = min(CHUNK_BYTES, found.length - number * CHUNK_BYTES)
-        chunk = os.pread(found.descriptor, size, number * CHUNK_BYTES)
+        at = number * CHUNK_BYTES
+        size = min(CHUNK_BYTES, found.length - at)
+        chunk = (
+            os.pread(found.descriptor, size, at)
+            if disk_itself is None
+            else disk_itself.read(size, at)
+        )
         wanted = found.digests[number * DIGEST_BYTES : (number + 1) * DIGEST_BYTES]
         if len(chunk) != size or digest_of(chunk) != wanted:
             return False

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,7 +24,7 @@ from ..common.runtime import Clock
 from . import quarantine
 from .blockstore import BlockStore
 from .index import FIRST_LOCAL_BLOCK, Replica
-from .pacing import Pace
+from .pacing import Pace, stand_back
 from .replicas import report_finalized
 from .volumes import Volume
 
@@ -34,6 +34,10 @@ PAGE: Final = 64  # replicas looked at before the place is written down
 SAVE_S: Final = 10.0  # and so often at least, if they are large
 START_DELAY_S: Final = 30.0  # a pass that is due waits so long after the start
 IDLE_S: Final = 5.0
+FREE_PIECES: Final = (
+    64  # that a pass without a limit reads between its waits for clients, if they are small ...
+)
+FREE_BYTES: Final = 4 * 1024 * 1024  # ... and so much at most
 STRANGER_AGE_MS: Final = (
     600_000  # a file that nobody has recorded for so long is none that is being published
 )
@@ -90,6 +94,10 @@ def save(volume: Volume, state: Pass) -> None:
     disk.rename(temporary, volume.path / "scrub.json", "scrub.rename")
 
 
+class BrokenOff(Exception):
+    """Something else is to be done."""
+
+
 class Scrubber:
     """The paced loop over all volumes."""
 
@@ -127,16 +135,30 @@ class Scrubber:
             str, Pace
         ] = {}  # volumes in the middle of a pass that a former process was ordered
         self._news = asyncio.Event()
+        # A thread of its own: it waits in the middle of replicas, which others must not have to wait for.
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="scrub", initializer=stand_back)
+        self._changed = threading.Event()  # for that thread: look what is to be done
+        self._closing = False
+        self._since = (0, 0)  # (pieces, bytes) read since clients were waited for
         self.passes: dict[str, Pass] = {}  # by volume id
 
     def order(self, bytes_per_s: int) -> None:
         """Read everything now, from the beginning."""
         for volume in self._store.volumes:
             self._wanted[volume.volume_id] = Pace(bytes_per_s)
+        self._changed.set()
         self._news.set()
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Until cancelled, once."""
+        try:
+            await self._run()
+        finally:
+            self._closing = True
+            self._changed.set()
+            self._reader.shutdown()
+
+    async def _run(self) -> None:
         began_s = self._clock.monotonic_s()
         while True:
             self._news.clear()
@@ -179,6 +201,7 @@ class Scrubber:
                 return
             if not state.running:
                 state = state.next(now_ms)
+        self.passes[key] = state
         pace = ordered or self._resumed.get(key) or self._pace
         saved_s = self._clock.monotonic_s()
         if state.after < 0:
@@ -192,11 +215,15 @@ class Scrubber:
                     volume.index.suspect = f"the row of block {replica.block_id} has changed"
                     await self.renew(volume)
                     return
-                state = await self._replica(state, replica, pace)
+                try:
+                    state = await self._replica(volume, state, replica, pace, ordered)
+                except BrokenOff:
+                    break
+                self.passes[key] = state
                 if self._clock.monotonic_s() - saved_s >= SAVE_S:
-                    saved_s, self.passes[key] = self._clock.monotonic_s(), state
+                    saved_s = self._clock.monotonic_s()
                     await self._in_thread(lambda found=state: save(volume, found))  # type: ignore[misc]
-            if len(page) < PAGE:
+            if self._wanted.get(key) is ordered and len(page) < PAGE:
                 await self._strangers(volume)
                 state = state.end(self._clock.wall_ms())
                 self._resumed.pop(key, None)
@@ -214,7 +241,7 @@ class Scrubber:
 
     async def _structure(self, volume: Volume) -> None:
         """The index as a file: its pages, and whether they fit together."""
-        wrong = await self._in_thread(volume.index.inspect)
+        wrong = await asyncio.get_running_loop().run_in_executor(self._reader, volume.index.inspect)
         if wrong:
             volume.index.suspect = volume.index.suspect or wrong
             await self.renew(volume)
@@ -225,14 +252,23 @@ class Scrubber:
         self._news.set()  # a pass that this broke off begins again at once
         self._renewed()
 
-    async def _replica(self, state: Pass, replica: Replica, pace: Pace) -> Pass:
-        wait_s = pace.take(replica.length, self._clock.monotonic_s(), self._busy())
-        if wait_s > 0:
-            await asyncio.sleep(wait_s)
+    async def _replica(
+        self, volume: Volume, state: Pass, replica: Replica, pace: Pace, ordered: Pace | None
+    ) -> Pass:
+        """Raises BrokenOff if there is another order than *ordered* for the volume."""
         block = BlockRef(
             block_id=BlockId(replica.block_id), generation=GenerationStamp(replica.generation)
         )
-        verdict = await self._in_thread(lambda: self._verify(block))
+
+        def over() -> bool:
+            return self._closing or self._wanted.get(volume.volume_id) is not ordered
+
+        verdict = await asyncio.get_running_loop().run_in_executor(
+            self._reader,
+            lambda: quarantine.verify(
+                self._store, block, lambda size_bytes: self._pause(size_bytes, pace, over)
+            ),
+        )
         if verdict == "corrupt" and replica.block_id < FIRST_LOCAL_BLOCK:
             self._bad(block)
         elif verdict == "missing" and replica.block_id < FIRST_LOCAL_BLOCK:
@@ -240,12 +276,28 @@ class Scrubber:
             self._missing(block)
         return state.verified(replica, good=verdict == "good")
 
-    def _verify(self, block: BlockRef) -> str:
-        found = self._store.find(block.block_id)
-        if found is not None and not found[1].inline:
-            # What the kernel remembers is not what the disk has.
-            _forget_cached(found[0].final_path(block.block_id, found[1].generation))
-        return quarantine.verify(self._store, block)
+    def _pause(self, size_bytes: int, pace: Pace, over: Callable[[], bool]) -> None:
+        """Hold the reading thread up until *size_bytes* more may be read."""
+        now_s = self._clock.monotonic_s()
+        until_s = now_s + self._wait_s(size_bytes, pace, now_s)
+        while True:
+            if over():
+                raise BrokenOff
+            left_s = until_s - self._clock.monotonic_s()
+            if left_s <= 0:
+                return
+            if self._changed.wait(left_s):
+                self._changed.clear()
+
+    def _wait_s(self, size_bytes: int, pace: Pace, now_s: float) -> float:
+        if not pace.bytes_per_s:
+            # Clients are waited for by the piece: small blocks by themselves are none.
+            pieces, read_bytes = self._since
+            self._since = (pieces + 1, read_bytes + size_bytes)
+            if pieces < FREE_PIECES and read_bytes < FREE_BYTES:
+                return 0.0
+            self._since = (0, 0)
+        return pace.take(size_bytes, now_s, self._busy())
 
     async def _strangers(self, volume: Volume) -> None:
         """Files that no row of the index leads to: recorded again, for the NameNode to say what they are."""
@@ -256,14 +308,3 @@ class Scrubber:
             stored = await self._in_thread(lambda b=block_id: volume.index.get(b))  # type: ignore[misc]
             if stored is not None and block_id < FIRST_LOCAL_BLOCK:
                 self._received(report_finalized(stored, damaged=False))
-
-
-def _forget_cached(path: Path) -> None:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return  # whoever verifies it finds out
-    try:
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-    finally:
-        os.close(descriptor)

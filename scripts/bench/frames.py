@@ -21,7 +21,9 @@ ROWS = 6_250_000  # of four columns of random doubles: 200 MB that don't compres
 TABLE_MEMORY_BYTES = (
     1024 * MIB
 )  # more than a read takes: the table as it is in the file and as a frame
-TABLE_TURNS = 5  # in each run: one takes a tenth of a second, and the machine's mood changes it by half
+TABLE_TURNS = (
+    5  # in each run: one takes a tenth of a second, and the machine's mood changes it by half
+)
 RANGES_MS = 60.0
 PARQUET_TIMES = 1.5
 

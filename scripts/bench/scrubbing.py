@@ -36,13 +36,16 @@ async def _measure(settings: Settings, cluster: Cluster, source: Path) -> list[F
             alone.append(await _read(fs, settings))
             await fs.call("order_nodes", OrderNodes(action="scrub", nodes=[], bytes_per_s=0))
             await asyncio.to_thread(wait_for, lambda: _running(cluster) == NODES, "a pass")
-            before, began_s = _checked_bytes(cluster), elapsed_timer()
             beside.append(await _read(fs, settings))
-            took_s = elapsed_timer() - began_s
             if _running(cluster) != NODES:
                 raise SystemExit("the pass was over before the reading was")
-            passed_mib_s.append((_checked_bytes(cluster) - before) / MIB / took_s)
+            began_s = elapsed_timer()
             await asyncio.to_thread(wait_for, lambda: not _running(cluster), "its end", 600.0)
+            # What it had read beside the reader is little.
+            took_s = elapsed_timer() - began_s
+            passed_mib_s.append(
+                _total(cluster, "twinfs_datanode_scrub_checked_bytes") / MIB / took_s
+            )
     return [
         Figure(
             "a reader beside a pass of the scrubber",
@@ -52,7 +55,7 @@ async def _measure(settings: Settings, cluster: Cluster, source: Path) -> list[F
             at_least=LEAST_KEPT,
             of_bound=True,
         ),
-        Figure("the pass meanwhile", "MiB/s", passed_mib_s),
+        Figure("the pass when nobody reads, about", "MiB/s", passed_mib_s),
     ]
 
 
@@ -68,10 +71,6 @@ async def _read(fs: FileSystem, settings: Settings) -> float:
 
 def _running(cluster: Cluster) -> int:
     return int(_total(cluster, "twinfs_datanode_scrub_running"))
-
-
-def _checked_bytes(cluster: Cluster) -> float:
-    return _total(cluster, "twinfs_datanode_scrub_checked_bytes")
 
 
 def _total(cluster: Cluster, name: str) -> float:

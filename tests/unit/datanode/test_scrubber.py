@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,13 +17,16 @@ from twinfs.common.checksum import digest_of
 from twinfs.common.model import BlockId, BlockRef, GenerationStamp
 from twinfs.common.runtime import SystemClock
 from twinfs.common.transfer import SmallBlock
-from twinfs.datanode import quarantine, scrubber
+from twinfs.datanode import past_cache, quarantine, scrubber
 from twinfs.datanode.blockstore import BlockStore
+from twinfs.datanode.pacing import Pace
+from twinfs.datanode.past_cache import PastCache
 from twinfs.datanode.scrubber import Pass, Scrubber, read_pass
 from twinfs.datanode.volumes import Volume
 
 LIMIT_S = 30.0
 RATE = 1 << 30
+MIB = 1 << 20
 
 
 def filled(tmp_path: Path) -> BlockStore:
@@ -40,6 +44,17 @@ def filled(tmp_path: Path) -> BlockStore:
         for future in store.put_small([item], memoryview(data), durable=False):
             future.result()
     return store
+
+
+def write_block(store: BlockStore, block_id: int, data: bytes) -> BlockRef:
+    """A replica that is a file."""
+    block = BlockRef(block_id=BlockId(block_id), generation=GenerationStamp(1))
+    replica = store.begin(block, store, len(data))
+    for start in range(0, len(data), MIB):
+        piece = memoryview(data)[start : start + MIB]
+        replica.append(store, start, piece, digest_of(piece))
+    store.finalize(replica, store, durable=True)
+    return block
 
 
 @asynccontextmanager
@@ -140,9 +155,10 @@ async def test_a_pass_goes_on_after_a_restart_where_it_was(
     seen: list[int] = []
     verify = quarantine.verify
 
-    def noted(where: BlockStore, block: BlockRef) -> str:
+    def noted(where: BlockStore, block: BlockRef, pause: Callable[[int], None]) -> str:
+        verdict = verify(where, block, pause)
         seen.append(block.block_id)
-        return verify(where, block)
+        return verdict
 
     monkeypatch.setattr(quarantine, "verify", noted)
     # The budget lets three of these blocks through at once, and then holds the pass up for seconds at each.
@@ -191,3 +207,85 @@ def test_a_place_written_by_an_older_version_is_read(tmp_path: Path) -> None:
     (tmp_path / "scrub.json").write_text('{"number": 3, "after": 7, "began_ms": 1}')
     found = read_pass(tmp_path)
     assert (found.number, found.after, found.running, found.ordered) == (3, 7, True, None)
+
+
+async def test_an_order_breaks_off_the_reading_of_a_large_replica(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At a low rate one takes hours. The rate holds within it, piece by piece."""
+    store = filled(tmp_path)
+    data = bytes(range(256)) * (9 * MIB // 256)
+    write_block(store, 1, data)
+    found = store.find(1)
+    assert found is not None
+    volume = found[0]
+    pieces: list[int] = []
+    wait_s = Scrubber._wait_s
+
+    def noted(self: Scrubber, size_bytes: int, pace: Pace, now_s: float) -> float:
+        pieces.append(size_bytes)
+        return wait_s(self, size_bytes, pace, now_s)
+
+    monkeypatch.setattr(Scrubber, "_wait_s", noted)
+    bad: list[BlockRef] = []
+    async with running(store, bad) as loop:
+        loop.order(1)
+        async with asyncio.timeout(LIMIT_S):
+            while not pieces:
+                await asyncio.sleep(0)
+        assert loop.passes[volume.volume_id].running  # which is told while it goes on
+        loop.order(RATE)
+        for one in store.volumes:
+            await scrubbed(one, 2 if one is volume else 1)
+    assert [size for size in pieces if size >= MIB][-3:] == [4 * MIB, 4 * MIB, MIB]
+    assert sum(read_pass(one.path).checked for one in store.volumes) == 21
+    assert not bad
+
+
+async def test_the_end_of_the_process_waits_for_no_budget(tmp_path: Path) -> None:
+    store = filled(tmp_path)
+    async with asyncio.timeout(LIMIT_S):
+        async with running(store, []) as loop:
+            loop.order(1)
+            while not any(volume.path.joinpath("scrub.json").exists() for volume in store.volumes):
+                await asyncio.sleep(0)
+
+
+def test_what_is_truncated_while_it_is_read_is_not_called_damaged(tmp_path: Path) -> None:
+    store = filled(tmp_path)
+    block = write_block(store, 1, bytes(9 * MIB))
+    found = store.find(1)
+    assert found is not None
+    volume, _ = found
+
+    def truncate(size_bytes: int) -> None:
+        """As a truncation would: another length, another generation, one file."""
+        if volume.final_path(1, 1).exists():
+            os.truncate(volume.final_path(1, 1), MIB)
+            volume.remove([1])
+
+    assert quarantine.verify(store, block, truncate) == "unknown"
+    assert not quarantine.is_marked(store, 1)
+    store.close()
+
+
+@pytest.mark.parametrize("direct", [True, False])
+@pytest.mark.parametrize("length", [0, 1, 4095, 4096, 4 * MIB, 4 * MIB + 1, 9 * MIB + 4097])
+def test_reading_past_the_cache_brings_the_bytes_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, length: int, direct: bool
+) -> None:
+    if not direct:
+        monkeypatch.setattr(past_cache, "DIRECT", 0)
+    data = random.Random(length).randbytes(length)
+    path = tmp_path / "f"
+    path.write_bytes(data)
+    sizes: list[int] = []
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        reader = PastCache(descriptor, sizes.append)
+        found = b"".join(bytes(reader.read(MIB, at)) for at in range(0, length + MIB, MIB))
+    finally:
+        os.close(descriptor)
+    assert found == data
+    assert sum(sizes) == length
+    assert all(size == 4 * MIB for size in sizes[: length // (4 * MIB)])
