@@ -219,16 +219,17 @@ def test_a_flipped_bit_and_a_cut_replica_are_put_back(cluster: LocalFaultyCluste
             if block in found.blocks
         )
 
-    with FileSystem(config(cluster, "")) as fs:
-        (located,) = fs.locate("/seed/f1").blocks
-    block, data = located.block.block_id, located.nodes[0].data
-    name = next(n for n in cluster.datanodes if cluster.entry(n)["data"] == data)
+    chosen: list[tuple[str, int]] = []
     with FileSystem(config(cluster, "")) as fs:
         fs.write_bytes("/seed/inline", b"i" * 20_000)
-        (located,) = fs.locate("/seed/inline").blocks
-    inline = located.block.block_id
+        for path in ("/seed/f1", "/seed/inline"):
+            # Each on a node that has it: a node that was away lately may lack what is new.
+            (located,) = fs.locate(path).blocks
+            data = located.nodes[0].data
+            name = next(n for n in cluster.datanodes if cluster.entry(n)["data"] == data)
+            chosen.append((name, located.block.block_id))
     for how in ("--seed 3", "--truncate 100"):
-        for damaged in (block, inline):
+        for name, damaged in chosen:
             assert wrong() == 0
             undo = undo_of(command(cluster, f"corrupt.py {name} --block {damaged} {how}"))
             assert wrong() == 1
