@@ -156,7 +156,8 @@ class Scrubber:
         finally:
             self._closing = True
             self._changed.set()
-            self._reader.shutdown()
+            # Not here: whoever looks at a large index is at it for seconds.
+            await asyncio.to_thread(self._reader.shutdown)
 
     async def _run(self) -> None:
         began_s = self._clock.monotonic_s()
@@ -274,7 +275,7 @@ class Scrubber:
         elif verdict == "missing" and replica.block_id < FIRST_LOCAL_BLOCK:
             # Deleted meanwhile, most likely; else its row leads nowhere. The NameNode has to know in both cases.
             self._missing(block)
-        return state.verified(replica, good=verdict == "good")
+        return state.verified(replica, good=verdict in ("good", "unknown"))
 
     def _pause(self, size_bytes: int, pace: Pace, over: Callable[[], bool]) -> None:
         """Hold the reading thread up until *size_bytes* more may be read."""

@@ -39,17 +39,19 @@ PLAIN = "\x1b[0m"
 @json_option
 def report_command(shell: Shell, wait: int | None, timeout: float, as_json: bool) -> None:
     """The state of the cluster."""
-    report: ClusterReport = shell.call("report", GetReport(counts=wait is None))
-    clock, pause = SystemClock(), threading.Event()
-    deadline_s = clock.monotonic_s() + timeout
-    while wait is not None and (live := _live(report)) < wait:
-        if clock.monotonic_s() >= deadline_s:
-            raise TimedOut(f"{live} of {wait} DataNodes are live after {timeout:g} s")
-        pause.wait(WAIT_S)
-        report = shell.call("report", GetReport(counts=False))
     if wait is not None:
-        report = shell.call("report", GetReport())
+        _wait_for_live(shell, wait, timeout)
+    report: ClusterReport = shell.call("report", GetReport())
     print_report(report, report.nodes, as_json=as_json)
+
+
+def _wait_for_live(shell: Shell, wanted: int, timeout_s: float) -> None:
+    clock, pause = SystemClock(), threading.Event()
+    deadline_s = clock.monotonic_s() + timeout_s
+    while (live := _live(shell.call("report", GetReport(counts=False)))) < wanted:
+        if clock.monotonic_s() >= deadline_s:
+            raise TimedOut(f"{live} of {wanted} DataNodes are live after {timeout_s:g} s")
+        pause.wait(WAIT_S)
 
 
 def print_report(report: ClusterReport, nodes: list[NodeReport], *, as_json: bool) -> None:

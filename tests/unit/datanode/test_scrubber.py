@@ -289,3 +289,16 @@ def test_reading_past_the_cache_brings_the_bytes_of_the_file(
     assert found == data
     assert sum(sizes) == length
     assert all(size == 4 * MIB for size in sizes[: length // (4 * MIB)])
+
+
+async def test_what_can_not_be_told_is_not_counted_as_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = filled(tmp_path)
+    monkeypatch.setattr(quarantine, "verify", lambda *_: "unknown")
+    async with running(store, []) as loop:
+        loop.order(RATE)
+        for volume in store.volumes:
+            await scrubbed(volume, 1)
+    found = [read_pass(volume.path) for volume in store.volumes]
+    assert (sum(one.checked for one in found), sum(one.damaged for one in found)) == (20, 0)
