@@ -37,7 +37,7 @@ from twinfs.common.runtime import SystemClock
 
 HEAL_LIMIT_S = 240.0
 SETTLE_LIMIT_S = 120.0
-SCRUB_LIMIT_S = 90.0
+SCRUB_LIMIT_S = 240.0  # scrubbers leave the processors and disks to clients, whose load goes on
 RETRY_S = 60.0
 
 
