@@ -148,7 +148,12 @@ class ClusterSink:
     async def _have(self, keys: list[bytes], *, adopt: bool = False) -> list[int]:
         answer: HadContents = await self._session.namenode.call(
             "have_contents",
-            HaveContents(holder=self._session.holder, multihashes=keys, adopt=adopt),
+            HaveContents(
+                holder=self._session.holder,
+                multihashes=keys,
+                adopt=adopt,
+                replication=self._replication,
+            ),
         )
         return answer.have
 

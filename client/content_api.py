@@ -164,7 +164,8 @@ class ContentApi:
 
     def sink(self, replication: int | None = None) -> ClusterSink:
         """Where an `Importer` puts what it makes: `async with fs.content.sink() as sink`."""
-        return ClusterSink(self._session, self._small, replication, places=self.reader.places)
+        copies = replication or self._session.config.replication or None
+        return ClusterSink(self._session, self._small, copies, places=self.reader.places)
 
     async def put_blocks(
         self, blocks: Sequence[tuple[Cid, bytes]], replication: int | None = None

@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 THREADS = 32
 RENEWALS_PER_TIMEOUT = 4
+GIVE_BACK_S = 5.0  # how long a client that ends waits for what it gives back
 
 
 class LocalWriters(Protocol):
@@ -84,6 +85,7 @@ class Session:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="dfs")
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._returns: set[asyncio.Task[None]] = set()
         self._renewing: asyncio.Task[None] | None = None
         self._info: ServerInfo | None = None
 
@@ -141,10 +143,12 @@ class Session:
     def give_back(self, block_ids: Iterable[int]) -> None:
         """Blocks allocated to this client that it will not put: what was written of them is deleted.
 
-        Done in the background, once: what is not given back stays until this client ends.
+        Done in the background, once: what is not given back goes with this client's lease.
         """
         for first, count in runs(block_ids):
-            self.spawn(asyncio.create_task(self._give_back(first, count), name="give back"))
+            task = asyncio.create_task(self._give_back(first, count), name="give back")
+            self._returns.add(task)
+            task.add_done_callback(self._returns.discard)
 
     async def _give_back(self, first: int, count: int) -> None:
         request = AbandonBlock(
@@ -174,14 +178,22 @@ class Session:
         if self._renewing is not None:
             self._renewing.cancel()
             await asyncio.gather(self._renewing, return_exceptions=True)
-        while self._tasks:  # one that is cancelled may begin another, to give something back
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+        await _end(self._tasks)
+        if self._returns:  # some of them because a task was ended
+            await asyncio.wait(self._returns, timeout=GIVE_BACK_S)
+            await _end(self._returns)
         await self.namenode.close()
         self.pool.close()
         self._threads.shutdown(wait=True, cancel_futures=True)
         self.blocks.close()
+
+
+async def _end(tasks: set[asyncio.Task[None]]) -> None:
+    """Cancel *tasks*, and what they begin meanwhile; each leaves the set as it ends."""
+    while tasks:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def runs(block_ids: Iterable[int]) -> list[tuple[int, int]]:

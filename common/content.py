@@ -138,12 +138,14 @@ class EndAdd(Struct, frozen=True, kw_only=True):
 class HaveContents(Struct, frozen=True, kw_only=True):
     """Which are held, with all below them; those are touched, so that they stay while the add goes on.
 
-    *adopt*: files with paths among them are held for themselves from now on, by metadata.
+    *adopt*: files with paths among them are held for themselves from now on, by metadata. What is held gets *replication* copies
+    (None: as many as the cluster's default says) where it had fewer: with its leaves and nodes if it is a file, alone if not.
     """
 
     holder: Holder
     multihashes: Annotated[list[Multihash], msgspec.Meta(max_length=MAX_BATCH)]
     adopt: bool = False
+    replication: Replication | None = None
 
 
 class HadContents(Struct, frozen=True, kw_only=True):

@@ -210,6 +210,17 @@ def release(tx: Transaction, references: dict[int, int]) -> None:
     tx.many(f"UPDATE replicas SET state = {TO_DELETE} WHERE block_id = ?", gone)
 
 
+def raise_replication(tx: Transaction, block_ids: Sequence[int], replication: int) -> None:
+    """No fewer copies of these blocks than are asked for now. Repair finds those that lack some."""
+    for start in range(0, len(block_ids), IN_LIMIT):
+        part = block_ids[start : start + IN_LIMIT]
+        tx.execute(
+            "UPDATE blocks SET replication = ?"
+            f" WHERE replication < ? AND block_id IN ({marks(len(part))})",
+            (replication, replication, *part),
+        )
+
+
 def blocks_of(tx: Transaction, inode_ids: Sequence[int]) -> collections.Counter[int]:
     """How often each block is named by the files *inode_ids*."""
     found: collections.Counter[int] = collections.Counter()

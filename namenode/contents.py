@@ -53,7 +53,9 @@ def end_add(tx: Transaction, caller: Caller, request: EndAdd, *, now_ms: int) ->
     tx.execute("DELETE FROM adds WHERE holder = ?", (request.holder,))
 
 
-def have(tx: Transaction, caller: Caller, request: HaveContents, *, now_ms: int) -> HadContents:
+def have(
+    tx: Transaction, caller: Caller, request: HaveContents, *, now_ms: int, rules: WriteRules
+) -> HadContents:
     rows = rows_of(tx, request.multihashes)
     tx.many(
         "UPDATE contents SET touched_ms = ? WHERE content_id = ?",
@@ -63,6 +65,8 @@ def have(tx: Transaction, caller: Caller, request: HaveContents, *, now_ms: int)
         for known in list(rows.values()):
             if not known.complete and dags.adopt(tx, known):
                 rows[known.multihash] = known._replace(leaves=1, complete=1)
+    held = [row for row in rows.values() if row.complete]
+    dags.raise_replication(tx, held, request.replication or rules.replication)
     return HadContents(
         have=[
             0 if (row := rows.get(key)) is None else 1 + row.complete for key in request.multihashes
@@ -97,9 +101,13 @@ def put(
     if request.files:
         known = rows_of(tx, hashes)
     if request.adopt:
-        for row in list(known.values()):
-            if not row.complete and dags.adopt(tx, row):
-                known[row.multihash] = row._replace(leaves=1, complete=1)
+        adopted = [
+            row._replace(leaves=1, complete=1)
+            for row in known.values()
+            if not row.complete and dags.adopt(tx, row)
+        ]
+        known.update({row.multihash: row for row in adopted})
+        dags.raise_replication(tx, adopted, checker.replication)
     batch = _Batch(tx, now_ms, checker)
     for entry, inside in zip(request.blocks, links, strict=True):
         batch.put(entry, inside, known)
@@ -207,10 +215,7 @@ def require_existing(tx: Transaction, blocks: Sequence[ContentBlock]) -> None:
 def share_blocks(tx: Transaction, blocks: Sequence[ContentBlock], replication: int) -> None:
     """One more reference on each, and no fewer copies than are asked for now."""
     tx.many("UPDATE blocks SET refs = refs + 1 WHERE block_id = ?", [(b.block_id,) for b in blocks])
-    tx.many(
-        "UPDATE blocks SET replication = ? WHERE block_id = ? AND replication < ?",
-        [(replication, b.block_id, replication) for b in blocks],
-    )
+    blockmap.raise_replication(tx, [b.block_id for b in blocks], replication)
 
 
 def _put_file(

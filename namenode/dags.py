@@ -173,6 +173,26 @@ def rows_of(tx: Transaction, hashes: Sequence[bytes]) -> dict[bytes, Content]:
     return found
 
 
+def raise_replication(tx: Transaction, rows: Sequence[Content], replication: int) -> None:
+    """No fewer copies of what is held by *rows*: their own blocks and, of files, all leaves and nodes below."""
+    blocks = {row.block_id for row in rows}
+    below = [row.content_id for row in rows if row.leaves]
+    blocks.update(blockmap.blocks_of(tx, below))
+    while below:
+        found: list[tuple[int, int]] = []
+        for start in range(0, len(below), IN_LIMIT):
+            part = below[start : start + IN_LIMIT]
+            found += tx.all(
+                "SELECT c.content_id, c.block_id FROM content_links l"
+                " JOIN contents c ON c.content_id = l.child_id"
+                f" WHERE l.parent_id IN ({marks(len(part))})",
+                part,
+            )
+        below = [content_id for content_id, block_id in found if block_id not in blocks]
+        blocks.update(block_id for _, block_id in found)
+    blockmap.raise_replication(tx, sorted(blocks), replication)
+
+
 # --- files with a path -------------------------------------------------------------------------
 
 

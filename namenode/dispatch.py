@@ -177,7 +177,7 @@ class Dispatcher:
             "cache_cid": plain(providers.cache_cid),
             "begin_add": plain(contents.begin_add),
             "end_add": plain(contents.end_add),
-            "have_contents": plain(contents.have),
+            "have_contents": plain(contents.have, rules),
             "put_contents": plain(contents.put, rules),
             "pin_add": plain(pins.add),
             "pin_remove": plain(pins.remove),

@@ -163,7 +163,9 @@ class Cluster:
                 owned = tx.all("SELECT 1 FROM file_blocks WHERE inode_id = ?", (content_id,))
                 assert bool(owned) == bool(leaves)
             for parent, child in tx.all("SELECT parent_id, child_id FROM content_links"):
-                assert rows[child][5] or not rows[parent][5], "complete above incomplete"
+                # A file's root has its leaves itself; its nodes are nothing without it.
+                whole = rows[child][5] or rows[parent][3]
+                assert whole or not rows[parent][5], "complete above incomplete"
             for (block_id,) in tx.all("SELECT block_id FROM file_blocks"):
                 blocks[block_id] = blocks.get(block_id, 0) + 1
             assert dict(tx.all("SELECT block_id, refs FROM blocks")) == blocks
@@ -174,7 +176,13 @@ class Cluster:
     # --- files ---
 
     async def file(
-        self, path: str, sizes: Sequence[int], *, seed: int = 0, dag: bool = True
+        self,
+        path: str,
+        sizes: Sequence[int],
+        *,
+        seed: int = 0,
+        dag: bool = True,
+        replication: int | None = None,
     ) -> tuple[Node | None, PutFile]:
         """Put a file of blocks of these sizes; (its root, if it has more than one chunk; what was put)."""
         blocks, digests, leaves = await self.blocks_of(sizes, seed)
@@ -188,6 +196,7 @@ class Cluster:
         put = PutFile(
             path=path,
             overwrite=True,
+            replication=replication,
             block_size=max([MIB, *sizes]),
             blocks=[as_commit(block) for block in blocks],
             dag=proof if dag else None,
@@ -593,6 +602,7 @@ async def test_what_an_add_touches_stays_until_it_ends(cluster: Cluster) -> None
     answer = await cluster.do(
         contents.have,
         c.HaveContents(holder=HOLDER, multihashes=[old.multihash, Cid.of(RAW, b"?").multihash]),
+        rules=RULES,
     )
     assert answer.have == [2, 0]
     new = await cluster.add(b"put by the add")
@@ -602,6 +612,43 @@ async def test_what_an_add_touches_stays_until_it_ends(cluster: Cluster) -> None
     await cluster.pin(root)
     await cluster.do(contents.end_add, c.EndAdd(holder=HOLDER))
     assert (await cluster.collect())[0] == 0
+    await cluster.check()
+
+
+async def test_what_is_added_again_gets_the_copies_that_are_asked_for(cluster: Cluster) -> None:
+    """All of a file, its nodes too; never fewer than somebody else asked for."""
+
+    async def replication() -> set[int]:
+        rows = await cluster.store.read(lambda tx: tx.all("SELECT replication FROM blocks"))
+        return {row[0] for row in rows}
+
+    async def ask(cid: Cid, **more: Any) -> list[int]:
+        request = c.HaveContents(holder=HOLDER, multihashes=[cid.multihash], **more)
+        answer: c.HadContents = await cluster.do(contents.have, request, rules=RULES)
+        return answer.have
+
+    sizes = [128 * MIB] * (TWINFS.width // 128) + [2 * MIB]
+    root, _ = await cluster.file("/f", sizes, replication=2)  # three nodes
+    assert root is not None and await cluster.count("contents") == 3
+    assert await replication() == {2}
+    assert await ask(root.cid, replication=4) == [1]
+    assert await replication() == {2}, "it is not held without its path yet"
+    assert await ask(root.cid, adopt=True, replication=4) == [2]
+    assert await replication() == {4}
+    assert await ask(root.cid) == [2]
+    assert await replication() == {4}, "the default is less"
+
+    leaf = await cluster.add(b"alone")
+    assert await replication() == {3, 4}
+    assert await ask(leaf, replication=5) == [2]
+    assert await replication() == {4, 5}
+
+    folder = await cluster.entry([root.cid])
+    await cluster.put(folder)
+    other, _ = await cluster.file("/g", [2 * MIB], seed=1, replication=1)
+    assert other is not None and await replication() == {1, 3, 4, 5}
+    await cluster.put(await cluster.entry([other.cid]), adopt=True, replication=6)
+    assert await replication() == {3, 4, 5, 6}
     await cluster.check()
 
 
