@@ -28,7 +28,7 @@ from ..common.messages import Failure
 from ..common.model import Struct
 from ..common.operations import OPERATIONS
 from ..common.proxy import parse_proxy
-from ..common.retry import backoff_s
+from ..common.retry import PATIENCE_S, backoff_s
 from ..common.runtime import SystemClock, elapsed_timer, system_random
 from .http_call import HttpConnection
 
@@ -72,9 +72,11 @@ class HttpNameNode:
         """The operation's response. Raises what the NameNode answers, or Unavailable after `retry_s`."""
         self._count += 1
         name = f"{self._client}-{self._count}"
-        deadline_s = self._clock.monotonic_s() + self._retry_s
+        started_s = self._clock.monotonic_s()
+        deadline_s = started_s + self._retry_s
         pause = threading.Event()
         attempt = 0
+        told = False
         while True:
             try:
                 began_s = elapsed_timer()
@@ -85,8 +87,12 @@ class HttpNameNode:
             except RETRIED as error:
                 self._turn()
                 delay_s = backoff_s(attempt, self._rng, base_s=0.05, cap_s=2.0)
-                if self._clock.monotonic_s() + delay_s > deadline_s:
+                now_s = self._clock.monotonic_s()
+                if now_s + delay_s > deadline_s:
                     raise error
+                if not told and now_s - started_s >= PATIENCE_S:
+                    told = True
+                    log.warning("%s; trying for %.0f s more", error.message, deadline_s - now_s)
                 attempt += 1
                 pause.wait(delay_s)
 

@@ -36,7 +36,7 @@ from ..common.messages import (
 )
 from ..common.model import Struct
 from ..common.operations import OPERATIONS
-from ..common.retry import backoff_s
+from ..common.retry import PATIENCE_S, backoff_s
 from ..common.runtime import Clock, SystemClock, elapsed_timer, system_random
 
 log = logging.getLogger(__name__)
@@ -192,12 +192,18 @@ class RpcNameNode:
         return future
 
     async def _again(self, operation: str, request: Struct, call_id: int, error: DfsError) -> Any:
-        deadline_s = self._clock.monotonic_s() + self._retry_s
+        began_s = self._clock.monotonic_s()
+        deadline_s = began_s + self._retry_s
         attempt = 0
+        told = False
         while True:
             delay_s = backoff_s(attempt, self._rng, base_s=0.1, cap_s=RETRY_CAP_S)
-            if self._clock.monotonic_s() + delay_s > deadline_s:
+            now_s = self._clock.monotonic_s()
+            if now_s + delay_s > deadline_s:
                 raise error
+            if not told and now_s - began_s >= PATIENCE_S:
+                told = True
+                log.warning("%s; trying for %.0f s more", error.message, deadline_s - now_s)
             await asyncio.sleep(delay_s)
             attempt += 1
             try:
@@ -259,6 +265,7 @@ class RpcNameNode:
         """Connect when there are calls, receive answers, connect again; until closed."""
         attempt = 0
         down_since_s: float | None = None
+        told = False
         turn = 0
         while True:
             if not self._pending:
@@ -276,15 +283,19 @@ class RpcNameNode:
                 down_since_s = now_s if down_since_s is None else down_since_s
                 if now_s - down_since_s >= self._retry_s:
                     self._fail_all(error)
-                    down_since_s = None
+                    down_since_s, told = None, False
                     attempt = 0
                     continue
+                if not told and now_s - down_since_s >= PATIENCE_S:
+                    told = True
+                    left_s = down_since_s + self._retry_s - now_s
+                    log.warning("%s; trying for %.0f s more", error.message, left_s)
                 await asyncio.sleep(
                     backoff_s(attempt, self._rng, base_s=RETRY_BASE_S, cap_s=RETRY_CAP_S)
                 )
                 attempt += 1
                 continue
-            attempt, down_since_s = 0, None
+            attempt, down_since_s, told = 0, None, False
             self._socket = socket
             self._queue.clear()
             self._send_calls(socket, sorted(self._pending))

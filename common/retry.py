@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import random
+from typing import Final
+
+PATIENCE_S: Final = 3.0  # who tries again for longer than that is to say so
 
 
 def backoff_s(attempt: int, rng: random.Random, *, base_s: float, cap_s: float) -> float:

@@ -10,7 +10,16 @@ import click
 
 from ...common.admin import Check, CheckCluster, CheckedBlock, CheckedFile, CheckPage, ClusterCheck
 from ...common.errors import PathNotFound
-from .support import Shell, human, json_option, print_json, shell_command, shown, to_plain
+from .support import (
+    Shell,
+    counted,
+    human,
+    json_option,
+    print_json,
+    shell_command,
+    shown,
+    to_plain,
+)
 
 LOST = ("missing", "corrupt")
 PAGE, DETAILED_PAGE = 500, 20
@@ -182,28 +191,33 @@ def _block_line(block: CheckedBlock) -> str:
 
 def _print_summary(path: str, totals: Totals, cluster: ClusterCheck) -> None:
     average = totals.live_replicas / totals.blocks if totals.blocks else 0.0
+    having = totals.blocks_with
     lines = [
         ("Path", shown(path)),
         ("Files", f"{totals.files} ({totals.open_files} open for write)"),
         ("Directories", f"{totals.directories}"),
-        ("Size", f"{human(totals.bytes)} in {totals.blocks} blocks"),
+        ("Size", f"{human(totals.bytes)} in {counted(totals.blocks, 'block')}"),
         ("Copies", f"{totals.live_replicas} good, {average:.2f} a block"),
-        ("Under-replicated", f"{totals.blocks_with['under-replicated']} blocks"),
-        ("Over-replicated", f"{totals.blocks_with['over-replicated']} blocks"),
-        ("Mis-replicated", f"{totals.blocks_with['mis-replicated']} blocks (on too few racks)"),
+        ("Under-replicated", counted(having["under-replicated"], "block")),
+        ("Over-replicated", counted(having["over-replicated"], "block")),
+        ("Mis-replicated", counted(having["mis-replicated"], "block") + " (on too few racks)"),
         ("Damaged copies", f"{totals.corrupt_replicas}"),
-        ("Corrupt", f"{totals.blocks_with['corrupt']} blocks (every copy is damaged)"),
-        ("Missing", f"{totals.blocks_with['missing']} blocks (no copy on a living DataNode)"),
+        ("Corrupt", counted(having["corrupt"], "block") + " (every copy is damaged)"),
+        ("Missing", counted(having["missing"], "block") + " (no copy on a living DataNode)"),
         (
             "DataNodes",
             f"{cluster.live_nodes} live, {cluster.stale_nodes} stale, {cluster.dead_nodes} dead,"
-            f" on {cluster.racks} rack(s)",
+            f" on {counted(cluster.racks, 'rack')}",
         ),
-        ("Repair", f"{cluster.waiting} blocks wait, {cluster.copying} copies are under way"),
-        ("To be deleted", f"{cluster.pending_deletion} copies"),
+        (
+            "Repair",
+            f"{counted(cluster.waiting, 'block waits', 'blocks wait')},"
+            f" {counted(cluster.copying, 'copy is', 'copies are')} under way",
+        ),
+        ("To be deleted", counted(cluster.pending_deletion, "copy", "copies")),
         (
             "Content",
-            f"{cluster.content_blocks} blocks without a path, {cluster.content_under_replicated}"
+            f"{counted(cluster.content_blocks, 'block')} without a path, {cluster.content_under_replicated}"
             f" under-replicated, {cluster.content_missing} missing",
         ),
     ]
@@ -211,7 +225,8 @@ def _print_summary(path: str, totals: Totals, cluster: ClusterCheck) -> None:
         lines.append(
             (
                 "Orphans",
-                f"{cluster.orphans} copies of no block, {cluster.unreferenced_blocks} blocks of no file",
+                f"{counted(cluster.orphans, 'copy', 'copies')} of no block,"
+                f" {counted(cluster.unreferenced_blocks, 'block')} of no file",
             )
         )
     print()
@@ -220,5 +235,5 @@ def _print_summary(path: str, totals: Totals, cluster: ClusterCheck) -> None:
     print(
         f"\n{shown(path)} is HEALTHY"
         if totals.healthy
-        else f"\n{shown(path)} is CORRUPT: {totals.lost} blocks can't be read"
+        else f"\n{shown(path)} is CORRUPT: {counted(totals.lost, 'block')} can't be read"
     )
