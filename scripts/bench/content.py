@@ -50,7 +50,9 @@ def measure(settings: Settings) -> list[Figure]:
             rates["add"].append(
                 size / dfs(cluster.url, "add", "-Q", "--replication", "1", str(file))
             )
-            rates["again"].append(size / dfs(cluster.url, "add", "-Q", str(file)))
+            rates["again"].append(
+                size / dfs(cluster.url, "add", "-Q", "--replication", "1", str(file))
+            )
             where = f"/large{number}"
             rates["put"].append(
                 size / dfs(cluster.url, "put", "--replication", "1", str(file), where)
