@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from twinfs.common import disk, sqlite
-from twinfs.common.pagesums import PageSums
+from twinfs.common.pagesums import MAGIC, SUM_BYTES, UNKNOWN, PageSums
 from twinfs.common.sqlite import Database
 
 PAGE = 4096
@@ -50,7 +50,8 @@ def flip(path: Path, bit: int) -> None:
 
 def known(sums: PageSums) -> int:
     """Pages of which something is known."""
-    return sum(sums._get(page) != bytes(8) for page in range(1, len(sums._sums) // 8 + 1))
+    pages = range(1, len(sums._sums) // SUM_BYTES + 1)
+    return sum(sums._get(page) != UNKNOWN for page in pages)
 
 
 @pytest.fixture
@@ -252,6 +253,23 @@ def test_sums_that_are_cut_off_are_used_up_to_there(path: Path, cut: int) -> Non
     looking = PageSums(path)
     assert known(looking) == path.stat().st_size // PAGE
     assert looking.check() == ""
+    looking.close()
+
+
+def test_sums_of_another_form_say_nothing(path: Path) -> None:
+    database, sums = opened(path)
+    insert(database, 100, random.Random(11))
+    closed(database, sums)
+    data = sums.path.read_bytes()
+    sums.path.write_bytes(data.replace(MAGIC, b"sums"))
+    looking = PageSums(path)
+    assert known(looking) == 0
+    assert looking.check() == ""
+    assert known(looking) == path.stat().st_size // PAGE
+    looking.close()
+    flip(path, 8 * PAGE + 1)
+    looking = PageSums(path)
+    assert looking.check() == "page 2 has changed"
     looking.close()
 
 
