@@ -58,13 +58,19 @@ def add(settings: Settings, url: str, path: Path) -> float:
     return took_s
 
 
+def disk_bytes(folder: Path) -> int:
+    """What *folder* takes of the disk, by allocated blocks."""
+    return sum(512 * entry.lstat().st_blocks for entry in folder.rglob("*"))
+
+
 def measure_add(settings: Settings) -> list[Figure]:
     large, folder = settings.large_file(), settings.fresh("flat")
     for number in range(settings.small_files):
         (folder / f"f{number:06d}").write_bytes(settings.rng.randbytes(settings.small_bytes))
-    firsts, agains, copies, hashes, smalls = [], [], [], [], []
+    firsts, agains, copies, hashes, smalls, growth = [], [], [], [], [], []
     for _ in range(settings.runs):
-        with peer(settings) as url:
+        place = settings.fresh("peer")
+        with peer(settings, place) as url:
             bounds.use_memory(settings.folder, settings.large_bytes + 256 * MIB)
             copies.append(
                 bounds.copy_and_sync_s(large, settings.folder) + bounds.read_and_hash_s(large)
@@ -72,7 +78,9 @@ def measure_add(settings: Settings) -> list[Figure]:
             bounds.use_memory(settings.folder, settings.large_bytes + 256 * MIB)
             firsts.append(add(settings, url, large))
             hashes.append(bounds.read_and_hash_s(large))
+            before = disk_bytes(place / "v")
             agains.append(add(settings, url, large))
+            growth.append((disk_bytes(place / "v") - before) / 1024)
             smalls.append(settings.small_files / add(settings, url, folder))
     speed = settings.large_bytes / MIB
     return [
@@ -92,6 +100,7 @@ def measure_add(settings: Settings) -> list[Figure]:
             at_least=0.8,
             of_bound=True,
         ),
+        Figure("peer: add it again, growth of the disk", "KiB", growth, at_most=0),
         Figure(
             "peer: add 10,000 files of 4 KiB in one folder",
             "files/s",
