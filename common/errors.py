@@ -41,6 +41,7 @@ says whether the same request may succeed later without the caller changing anyt
 from __future__ import annotations
 
 import errno
+import os
 from typing import ClassVar
 
 
@@ -433,3 +434,9 @@ BY_CODE: dict[str, type[DfsError]] = {cls.code: cls for cls in all_errors()}
 def error_from_code(code: str, message: str) -> DfsError:
     """Rebuild an error received from the wire; an unknown code (a newer peer) is a plain DfsError."""
     return BY_CODE.get(code, DfsError)(message)
+
+
+def system_reason(error: Exception) -> str:
+    """The system's own words for what went wrong, without what asyncio and Python put around them."""
+    number = getattr(error, "errno", None)
+    return os.strerror(number) if number else str(error) or type(error).__name__

@@ -18,7 +18,7 @@ from .. import __version__
 from ..client.exchange import Exchange
 from ..client.routing_client import RoutingFinder
 from ..common.config import DataNodeConfig
-from ..common.errors import DfsError, InvalidConfig, Unsupported, VolumeFailed
+from ..common.errors import DfsError, InvalidConfig, Unsupported, VolumeFailed, system_reason
 from ..common.hosts import named
 from ..common.http_metrics import HttpMetrics
 from ..common.ipld.cid import Cid
@@ -186,7 +186,7 @@ class DataNodeServer:
             await site.start()
         except OSError as error:
             raise InvalidConfig(
-                f"can't listen on {config.host}:{config.port}: {error.strerror or error}"
+                f"can't listen on {config.host}:{config.port}: {system_reason(error)}"
             ) from None
         http_address = self._http_address()
         host = config.reached_at

@@ -24,6 +24,7 @@ from ..common.errors import (
     RequestTooLarge,
     TimedOut,
     VersionMismatch,
+    system_reason,
 )
 from ..common.framing import FrameSocket
 from ..common.model import BlockRef, GenerationStamp
@@ -130,9 +131,7 @@ class StreamServer:
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
             listener = socket.create_server((host, port), family=family, backlog=512)
         except OSError as error:
-            raise InvalidConfig(
-                f"can't listen on {host}:{port}: {error.strerror or error}"
-            ) from None
+            raise InvalidConfig(f"can't listen on {host}:{port}: {system_reason(error)}") from None
         # Buffers of accepted sockets: receive ones must be set before the handshake.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * 1024 * 1024)
         self._start(listener)

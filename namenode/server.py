@@ -12,7 +12,7 @@ from aiohttp import web
 
 from .. import __version__
 from ..common.config import NameNodeConfig
-from ..common.errors import InvalidConfig
+from ..common.errors import InvalidConfig, system_reason
 from ..common.hosts import named
 from ..common.http_metrics import HttpMetrics
 from ..common.metrics import Exposition
@@ -208,7 +208,7 @@ class NameNodeServer:
             await site.start()
         except OSError as error:
             raise InvalidConfig(
-                f"can't listen on {config.host}:{config.port}: {error.strerror or error}"
+                f"can't listen on {config.host}:{config.port}: {system_reason(error)}"
             ) from None
         self._jobs = asyncio.create_task(jobs.run(), name="jobs")
         self._beside = [

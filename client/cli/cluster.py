@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from ...common.errors import DfsError, InvalidRequest, TimedOut
+from ...common.errors import DfsError, InvalidRequest, TimedOut, system_reason
 from ...common.faults import Plan, write_plan
 from ...common.messages import GetReport
 from ...common.proxy import parse_proxy
@@ -61,7 +61,9 @@ class LocalCluster:
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
-            raise InvalidRequest(f"{self._state_file} can't be read: {error}") from None
+            raise InvalidRequest(
+                f"{self._state_file} can't be read: {system_reason(error)}"
+            ) from None
 
     def save(self, state: dict[str, Any]) -> None:
         temporary = self._state_file.with_suffix(".new")

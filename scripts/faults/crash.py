@@ -94,51 +94,64 @@ def points() -> None:
         print(f"{name:{width}}  {what}")
 
 
+def _named(name: str | None) -> str:
+    return f" {name}" if name else ""
+
+
+def _tell_of_restart(when: str, name: str | None, folder: Path | None) -> None:
+    if name is None:
+        print(f"{when}: start it again as it was started.")
+    else:
+        print(f"{when}: python scripts/faults/restart.py {name}{at(folder, None)}")
+
+
 @main.command("at")
-@click.argument("name")
-@click.argument("point")
+@click.argument("words", nargs=-1, required=True, metavar="NAME POINT")
 @click.option("--after", is_flag=True, help="Right after it, not before.")
 @click.option("--skip", type=click.IntRange(0), default=0, help="Let it pass so often before.")
 @click.option("--power-loss", "loses", is_flag=True, help="Lose what is not durable.")
 @dir_option
 @pid_option
 def at_command(
-    name: str,
-    point: str,
+    words: tuple[str, ...],
     after: bool,
     skip: int,
     loses: bool,
     folder: Path | None,
     pid: int | None,
 ) -> None:
-    """Crash NAME (or --pid PID, NAME then being -) when it comes to POINT (a name or a pattern)."""
-    target = chosen(folder, pid, None if pid is not None else name)
+    """Crash NAME (or --pid PID without a name) when it comes to POINT (a name or a pattern)."""
+    *names, point = words
+    if len(names) != (0 if pid is not None else 1):
+        raise click.UsageError("give NAME POINT, or --pid PID POINT")
+    name = names[0] if names else None
+    target = chosen(folder, pid, name)
     arm(target, point, after=after, skip=skip, power_loss=loses)
     how = "loses power" if loses else "crashes"
     print(f"{target.name} {how} {'after' if after else 'before'} {point}, visit {skip + 1}.")
-    print(f"Undo: python scripts/faults/crash.py disarm {name}{at(folder, pid)}")
-    print(f"and, once it has happened: python scripts/faults/restart.py {name}{at(folder, pid)}")
+    print(f"Undo: python scripts/faults/crash.py disarm{_named(name)}{at(folder, pid)}")
+    _tell_of_restart("and, once it has happened", name, folder)
 
 
 @main.command("now")
-@click.argument("name")
+@click.argument("name", required=False)
 @dir_option
 @pid_option
-def now_command(name: str, folder: Path | None, pid: int | None) -> None:
+def now_command(name: str | None, folder: Path | None, pid: int | None) -> None:
     """NAME loses power at once. (Without loss of data: kill.py.)"""
-    target = chosen(folder, pid, None if pid is not None else name)
+    target = chosen(folder, pid, name)
     power_loss(target)
     print(f"{target.name} has lost power. What it lost is the last line of {target.plan_file}.log")
-    print(f"Undo: python scripts/faults/restart.py {name}{at(folder, pid)}")
+    _tell_of_restart("Undo", name, folder)
 
 
 @main.command("disarm")
-@click.argument("name")
+@click.argument("name", required=False)
 @dir_option
 @pid_option
-def disarm_command(name: str, folder: Path | None, pid: int | None) -> None:
+def disarm_command(name: str | None, folder: Path | None, pid: int | None) -> None:
     """Take back the crashes of NAME that have not happened."""
-    target = chosen(folder, pid, None if pid is not None else name)
+    target = chosen(folder, pid, name)
     print(f"{counted(disarm(target), 'crash', 'es')} taken back from {target.name}.")
     say_if_ended(target, folder)
 

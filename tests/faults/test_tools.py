@@ -361,6 +361,20 @@ def test_a_crash_at_a_point_comes_at_that_point(cluster: LocalFaultyCluster) -> 
     cluster.wait_live(3)
 
 
+def test_a_process_that_is_named_by_its_pid_crashes(cluster: LocalFaultyCluster) -> None:
+    target = cluster.target("datanode2")
+    printed = command(cluster, f"crash.py at --pid {target.pid} replica.sync")
+    assert undo_of(printed) == f"crash.py disarm --pid {target.pid}"
+    assert "1 crash taken back" in command(cluster, undo_of(printed))
+    wrong = refused(cluster, f"crash.py at --pid {target.pid} datanode2 replica.sync")
+    assert "give NAME POINT, or --pid PID POINT" in wrong
+    assert "give NAME POINT, or --pid PID POINT" in refused(cluster, "crash.py at replica.sync")
+    assert "Undo: start it again" in command(cluster, f"crash.py now --pid {target.pid}")
+    assert not target.alive
+    command(cluster, "restart.py datanode2")
+    cluster.wait_live(3)
+
+
 def test_the_points_are_listed() -> None:
     printed = CliRunner().invoke(crash.main, ["points"]).output
     assert [line.split()[0] for line in printed.splitlines()] == list(POINTS)
