@@ -31,6 +31,13 @@ CODECS = {
 CODEC_NAMES = {code: name for name, code in CODECS.items()}
 MAX_BLOCK_BYTES = 2 * 1024 * 1024  # what other IPFS software takes; a bigger CID block is none
 MAX_CID_BYTES = 160
+# How most CIDs begin: version 1, a codec of one byte, a hash of 32 bytes.
+_USUAL_BYTES = 36
+_USUAL = {
+    bytes((1, codec, code, 32)): codec
+    for codec in (RAW, DAG_PB, DAG_CBOR)
+    for code in (BLAKE3, SHA2_256)
+}
 
 
 class Cid(msgspec.Struct, frozen=True, order=True, gc=False):
@@ -68,6 +75,8 @@ class Cid(msgspec.Struct, frozen=True, order=True, gc=False):
     @classmethod
     def from_bytes(cls, data: bytes) -> Cid:
         """A CID from its whole binary form."""
+        if len(data) == _USUAL_BYTES and (codec := _USUAL.get(data[:4])) is not None:
+            return cls(1, codec, data[2:])
         found, end = cls.read(data)
         if end != len(data):
             raise InvalidCid(f"{len(data) - end} bytes follow the CID")

@@ -15,6 +15,11 @@ from . import varint
 from .cid import MAX_BLOCK_BYTES, Cid
 
 
+# Of each field: its number and wire type, as one byte.
+DATA_KEY, LINK_KEY = 0x0A, 0x12
+HASH_KEY, NAME_KEY, TSIZE_KEY = 0x0A, 0x12, 0x18
+
+
 class PBLink(msgspec.Struct, frozen=True, gc=False):
     """*tsize*: bytes of the DAG below, shared blocks counted each time; only a hint. *name* is "" in files."""
 
@@ -77,45 +82,36 @@ def sorted_links(links: Sequence[PBLink]) -> list[PBLink]:
     return sorted(links, key=lambda link: (link.name or "").encode())
 
 
-def _field(data: memoryview, at: int) -> tuple[int, int, int]:
-    """(field number, wire type, offset after the key)."""
-    key, at = varint.decode(data, at)
-    return key >> 3, key & 7, at
-
-
-def _bytes_field(data: memoryview, at: int) -> tuple[memoryview, int]:
-    length, at = varint.decode(data, at)
-    if length > len(data) - at:
+def _end_of_field(data: bytes, at: int, end: int) -> tuple[int, int]:
+    """(start, end) of the bytes of a field whose length stands at *at*."""
+    length, start = varint.decode(data, at)
+    if length > end - start:
         raise InvalidContent("a field of a dag-pb node is cut short")
-    return data[at : at + length], at + length
+    return start, start + length
 
 
-def _decode_link(data: memoryview) -> PBLink:
-    at = 0
-    cid: Cid | None = None
+def _decode_link(data: bytes, at: int, end: int) -> PBLink:
+    # Each field at most once, in this order; the keys that there are have one byte.
+    if at == end or data[at] != HASH_KEY:
+        raise InvalidContent("a dag-pb link does not begin with its hash")
+    start, at = _end_of_field(data, at + 1, end)
+    cid = Cid.from_bytes(data[start:at])
     name: str | None = None
+    if at < end and data[at] == NAME_KEY:
+        start, at = _end_of_field(data, at + 1, end)
+        try:
+            name = data[start:at].decode()
+        except UnicodeDecodeError:
+            raise InvalidContent("the name of a dag-pb link is no UTF-8") from None
     tsize: int | None = None
-    last = 0
-    while at < len(data):
-        number, wire, at = _field(data, at)
-        if number <= last:
-            raise InvalidContent("the fields of a dag-pb link are out of order or repeated")
-        last = number
-        if number == 1 and wire == 2:
-            found, at = _bytes_field(data, at)
-            cid = Cid.from_bytes(bytes(found))
-        elif number == 2 and wire == 2:
-            found, at = _bytes_field(data, at)
-            try:
-                name = str(found, "utf-8")
-            except UnicodeDecodeError:
-                raise InvalidContent("the name of a dag-pb link is no UTF-8") from None
-        elif number == 3 and wire == 0:
-            tsize, at = varint.decode(data, at)
-        else:
-            raise InvalidContent(f"a dag-pb link has no field {number} of wire type {wire}")
-    if cid is None:
-        raise InvalidContent("a dag-pb link has no hash")
+    if at < end and data[at] == TSIZE_KEY:
+        tsize, at = varint.decode(data, at + 1)
+    if at < end:
+        raise InvalidContent(
+            f"a dag-pb link has a field {data[at] >> 3} of wire type {data[at] & 7} that is unknown, repeated or out of order"
+        )
+    if at > end:
+        raise InvalidContent("a varint is cut short")
     return PBLink(cid, name, tsize)
 
 
@@ -123,24 +119,24 @@ def decode(block: bytes | bytearray | memoryview) -> PBNode:
     """The node of a block. InvalidContent or InvalidCid if it is none."""
     if len(block) > MAX_BLOCK_BYTES:
         raise InvalidContent(f"a dag-pb node of {len(block)} bytes exceeds {MAX_BLOCK_BYTES}")
-    view = memoryview(block)
-    at = 0
+    whole = bytes(block)
+    at, end = 0, len(whole)
     links: list[PBLink] = []
     data: bytes | None = None
     before_data = 0
-    while at < len(view):
-        number, wire, at = _field(view, at)
-        if wire != 2 or number not in (1, 2):
-            raise InvalidContent(f"a dag-pb node has no field {number} of wire type {wire}")
-        found, at = _bytes_field(view, at)
-        if number == 2:
+    while at < end:
+        key = whole[at]
+        if key not in (LINK_KEY, DATA_KEY):
+            raise InvalidContent(f"a dag-pb node has no field {key >> 3} of wire type {key & 7}")
+        start, at = _end_of_field(whole, at + 1, end)
+        if key == LINK_KEY:
             # Very old software wrote the data first. Links on both sides of it were never right.
             if before_data:
                 raise InvalidContent("a dag-pb node has links on both sides of its data")
-            links.append(_decode_link(found))
+            links.append(_decode_link(whole, start, at))
         else:
             if data is not None:
                 raise InvalidContent("a dag-pb node has its data twice")
-            data = bytes(found)
+            data = whole[start:at]
             before_data = len(links)
     return PBNode(links, data)

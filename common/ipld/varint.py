@@ -25,6 +25,8 @@ def encode(value: int) -> bytes:
 
 def decode(data: bytes | bytearray | memoryview, at: int = 0) -> tuple[int, int]:
     """(value, offset after it) of the varint at *at*. InvalidContent if it is cut short, too long or not minimal."""
+    if at < len(data) and data[at] < 0x80:
+        return data[at], at + 1
     value = shift = 0
     end = min(len(data), at + MAX_BYTES)
     for index in range(at, end):
