@@ -31,6 +31,7 @@ RECORD: Final = struct.Struct(">4sBII")  # magic, kind, bytes of a page, how man
 MAGIC: Final = b"crcs"
 FRAMES_AT_ONCE: Final = 64  # read from the log
 CHECKED_AT_ONCE: Final = 256  # pages; a checkpoint waits for so many at most
+SQLITE_PAGE_BYTES: Final = 4096  # unless somebody says otherwise
 REWRITE_BYTES: Final = 64 * 1024  # the file may be so much longer than what it says
 
 
@@ -282,10 +283,16 @@ class PageSums:
 
     # --- looking ---
 
-    def check(self) -> str:
-        """Read all of the database file from the disk: what is wrong with it, "" if nothing is. OSError if it can't be read."""
+    def check(self, pause: Callable[[int], None] | None = None) -> str:
+        """Read all of the database file from the disk: what is wrong with it, "" if nothing is. OSError if it can't be read.
+
+        *pause* is called with the size of each piece before that is read.
+        """
         first = 1
         while True:
+            if pause is not None:
+                left = self._database.stat().st_size - (first - 1) * self._page_bytes
+                pause(max(0, min(left, CHECKED_AT_ONCE * (self._page_bytes or SQLITE_PAGE_BYTES))))
             with self._lock:
                 if self._opened < 0:
                     self._opened = os.open(self._database, os.O_RDONLY | os.O_CLOEXEC)

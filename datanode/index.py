@@ -330,11 +330,12 @@ class Index:
         found = [(_replica(row), row[5]) for row in rows]
         return [(replica, check in (None, row_check(replica))) for replica, check in found]
 
-    def inspect(self) -> str:
-        """What is wrong with the file; "" if nothing is. Reads all of it, also what SQLite does not use."""
+    def inspect(self, pause: Callable[[int], None] | None = None) -> str:
+        """What is wrong with the file; "" if nothing is. Reads all of it, also what SQLite does not use. *pause* is called with the
+        size of each piece before that is read; what it raises goes to the caller."""
         self.release_reader()
         try:
-            if wrong := self._sums.check():
+            if wrong := self._sums.check(pause):
                 return wrong
         except OSError as error:
             raise StoreError(f"the index {self.path} can't be read: {error.strerror}") from None

@@ -7,6 +7,7 @@ at the configured rate, yields to clients, and reports what it finds.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 from collections.abc import Callable
@@ -38,6 +39,9 @@ FREE_PIECES: Final = (
     64  # that a pass without a limit reads between its waits for clients, if they are small ...
 )
 FREE_BYTES: Final = 4 * 1024 * 1024  # ... and so much at most
+LEAST_BYTES: Final = (
+    16 * 1024
+)  # that a replica counts as: to find one and to look at it costs as much, however small it is
 STRANGER_AGE_MS: Final = (
     600_000  # a file that nobody has recorded for so long is none that is being published
 )
@@ -206,7 +210,8 @@ class Scrubber:
         pace = ordered or self._resumed.get(key) or self._pace
         saved_s = self._clock.monotonic_s()
         if state.after < 0:
-            await self._structure(volume)
+            with contextlib.suppress(BrokenOff):
+                await self._structure(volume, pace, ordered)
         while not volume.failure and self._wanted.get(key) is ordered:
             page = await self._in_thread(
                 lambda after=state.after: volume.index.look_at(after, PAGE)  # type: ignore[misc]
@@ -240,9 +245,11 @@ class Scrubber:
             if not state.running:
                 return
 
-    async def _structure(self, volume: Volume) -> None:
-        """The index as a file: its pages, and whether they fit together."""
-        wrong = await asyncio.get_running_loop().run_in_executor(self._reader, volume.index.inspect)
+    async def _structure(self, volume: Volume, pace: Pace, ordered: Pace | None) -> None:
+        """The index as a file: its pages, and whether they fit together. Raises BrokenOff as `_replica` does."""
+        wrong = await asyncio.get_running_loop().run_in_executor(
+            self._reader, volume.index.inspect, self._pauses(volume, pace, ordered)
+        )
         if wrong:
             volume.index.suspect = volume.index.suspect or wrong
             await self.renew(volume)
@@ -260,15 +267,12 @@ class Scrubber:
         block = BlockRef(
             block_id=BlockId(replica.block_id), generation=GenerationStamp(replica.generation)
         )
-
-        def over() -> bool:
-            return self._closing or self._wanted.get(volume.volume_id) is not ordered
-
         verdict = await asyncio.get_running_loop().run_in_executor(
             self._reader,
-            lambda: quarantine.verify(
-                self._store, block, lambda size_bytes: self._pause(size_bytes, pace, over)
-            ),
+            quarantine.verify,
+            self._store,
+            block,
+            self._pauses(volume, pace, ordered),
         )
         if verdict == "corrupt" and replica.block_id < FIRST_LOCAL_BLOCK:
             self._bad(block)
@@ -276,6 +280,14 @@ class Scrubber:
             # Deleted meanwhile, most likely; else its row leads nowhere. The NameNode has to know in both cases.
             self._missing(block)
         return state.verified(replica, good=verdict in ("good", "unknown"))
+
+    def _pauses(self, volume: Volume, pace: Pace, ordered: Pace | None) -> Callable[[int], None]:
+        """To be called by the reading thread with the size of each piece of *volume* before it is read. Raises BrokenOff."""
+
+        def over() -> bool:
+            return self._closing or self._wanted.get(volume.volume_id) is not ordered
+
+        return lambda size_bytes: self._pause(max(size_bytes, LEAST_BYTES), pace, over)
 
     def _pause(self, size_bytes: int, pace: Pace, over: Callable[[], bool]) -> None:
         """Hold the reading thread up until *size_bytes* more may be read."""

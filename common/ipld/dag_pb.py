@@ -14,7 +14,6 @@ from ..errors import InvalidContent
 from . import varint
 from .cid import MAX_BLOCK_BYTES, Cid
 
-
 # Of each field: its number and wire type, as one byte.
 DATA_KEY, LINK_KEY = 0x0A, 0x12
 HASH_KEY, NAME_KEY, TSIZE_KEY = 0x0A, 0x12, 0x18

@@ -26,7 +26,8 @@ from ..content import Content
 from ..index import FIRST_LOCAL_BLOCK
 
 log = logging.getLogger(__name__)
-STEP_REPLICAS = 128  # a step is what others may have to wait for
+STEP_REPLICAS = 128  # a step is what others may have to wait for ...
+STEP_BESIDE_ADDS = 32  # ... and so much less where somebody does
 STEP_BYTES = 256 * 1024 * 1024
 SLICE_BLOCKS = 200  # marked by one visit of a thread
 PAGE = 5_000
@@ -196,17 +197,18 @@ class Collector:
         while at < len(marks.ids):
             began_s = self._clock.monotonic_s()
             async with self._quiet:
-                at, step = await self._content.run(self._sweep_some, marks, at, dry_run)
+                most = STEP_BESIDE_ADDS if self._beside_adds() else STEP_REPLICAS
+                at, step = await self._content.run(self._sweep_some, marks, at, most, dry_run)
             await self._rest(began_s)
             if step.replicas:
                 yield step
 
-    def _sweep_some(self, marks: Marks, at: int, dry_run: bool) -> tuple[int, Step]:
-        """One step from position *at* on: (where the next one begins, what went)."""
+    def _sweep_some(self, marks: Marks, at: int, most: int, dry_run: bool) -> tuple[int, Step]:
+        """One step of *most* replicas from position *at* on: (where the next one begins, what went)."""
         wanted: dict[int, int] = {}  # position -> bytes
         size_bytes = 0
         end = min(len(marks.ids), at + 50_000)
-        while at < end and len(wanted) < STEP_REPLICAS and size_bytes < STEP_BYTES:
+        while at < end and len(wanted) < most and size_bytes < STEP_BYTES:
             at = marks.flags.find(0, at, end)
             if at < 0:
                 at = end
@@ -231,8 +233,11 @@ class Collector:
             [BlockRef(block_id=BlockId(number), generation=LOCAL_GENERATION) for number in ids]
         )
 
+    def _beside_adds(self) -> bool:
+        return self._cids.claims.heard_within(ADDS_S)
+
     async def _rest(self, began_s: float) -> None:
         """Let others have the disk and the processor as long as this had them, and longer if somebody adds."""
-        times = BESIDE_ADDS if self._cids.claims.heard_within(ADDS_S) else 1
+        times = BESIDE_ADDS if self._beside_adds() else 1
         pause_s = times * (self._clock.monotonic_s() - began_s)
         await asyncio.sleep(max(PAUSE_S, min(0.5, pause_s)))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from twinfs.common import disk, sqlite
-from twinfs.common.pagesums import MAGIC, SUM_BYTES, UNKNOWN, PageSums
+from twinfs.common.pagesums import CHECKED_AT_ONCE, MAGIC, SUM_BYTES, UNKNOWN, PageSums
 from twinfs.common.sqlite import Database
 
 PAGE = 4096
@@ -252,6 +252,25 @@ def test_sums_that_are_cut_off_are_used_up_to_there(path: Path, cut: int) -> Non
     closed(database, sums)
     looking = PageSums(path)
     assert known(looking) == path.stat().st_size // PAGE
+    assert looking.check() == ""
+    looking.close()
+
+
+def test_who_reads_all_may_be_held_up_before_each_piece(path: Path) -> None:
+    database, sums = opened(path)
+    insert(database, 4_000, random.Random(12))
+    closed(database, sums)
+    looking = PageSums(path)
+    pieces: list[int] = []
+    assert looking.check(pieces.append) == ""
+    assert sum(pieces) == path.stat().st_size
+    assert len(pieces) > 2 and max(pieces) == CHECKED_AT_ONCE * PAGE
+
+    def over(size_bytes: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        looking.check(over)
     assert looking.check() == ""
     looking.close()
 

@@ -23,7 +23,7 @@ from twinfs.datanode.blockstore import BlockStore
 from twinfs.datanode.cidstore import CidStore
 from twinfs.datanode.claims import Claims, Marks
 from twinfs.datanode.content import Content
-from twinfs.datanode.peers.collector import STEP_REPLICAS, Collector, Root, Step
+from twinfs.datanode.peers.collector import STEP_BESIDE_ADDS, STEP_REPLICAS, Collector, Root, Step
 from twinfs.datanode.volumes import Volume
 
 
@@ -146,6 +146,13 @@ async def test_it_works_in_small_steps(peer: Peer) -> None:
     peer.cids.put([(Cid.of(RAW, b"%d" % n), b"%d" % n) for n in range(count)])
     steps = await peer.collect()
     assert [step.replicas for step in steps] == [STEP_REPLICAS] * 3 + [5]
+
+
+async def test_its_steps_are_smaller_beside_somebody_who_adds(peer: Peer) -> None:
+    peer.cids.put([(Cid.of(RAW, b"%d" % n), b"%d" % n) for n in range(STEP_BESIDE_ADDS + 5)])
+    with peer.cids.claims.adding():
+        steps = await peer.collect()
+    assert [step.replicas for step in steps] == [STEP_BESIDE_ADDS, 5]
 
 
 async def test_what_an_add_was_told_is_here_stays_until_it_has_ended(peer: Peer) -> None:

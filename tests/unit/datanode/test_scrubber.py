@@ -19,6 +19,7 @@ from twinfs.common.runtime import SystemClock
 from twinfs.common.transfer import SmallBlock
 from twinfs.datanode import past_cache, quarantine, scrubber
 from twinfs.datanode.blockstore import BlockStore
+from twinfs.datanode.index import Index
 from twinfs.datanode.pacing import Pace
 from twinfs.datanode.past_cache import PastCache
 from twinfs.datanode.scrubber import Pass, Scrubber, read_pass
@@ -151,6 +152,9 @@ async def test_a_pass_goes_on_after_a_restart_where_it_was(
     """Every replica is read once, by the one process or by the other, at the rate that was asked for."""
     monkeypatch.setattr(scrubber, "START_DELAY_S", 0.0)
     monkeypatch.setattr(scrubber, "SAVE_S", 0.0)
+    monkeypatch.setattr(scrubber, "LEAST_BYTES", 1)
+    # The index alone would take hours at the rates below.
+    monkeypatch.setattr(Index, "inspect", lambda index, pause: "")
     store = filled(tmp_path)
     seen: list[int] = []
     verify = quarantine.verify
@@ -213,20 +217,14 @@ async def test_an_order_breaks_off_the_reading_of_a_large_replica(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At a low rate one takes hours. The rate holds within it, piece by piece."""
+    monkeypatch.setattr(Index, "inspect", lambda index, pause: "")
     store = filled(tmp_path)
     data = bytes(range(256)) * (9 * MIB // 256)
     write_block(store, 1, data)
     found = store.find(1)
     assert found is not None
     volume = found[0]
-    pieces: list[int] = []
-    wait_s = Scrubber._wait_s
-
-    def noted(self: Scrubber, size_bytes: int, pace: Pace, now_s: float) -> float:
-        pieces.append(size_bytes)
-        return wait_s(self, size_bytes, pace, now_s)
-
-    monkeypatch.setattr(Scrubber, "_wait_s", noted)
+    pieces = pieces_of(monkeypatch)
     bad: list[BlockRef] = []
     async with running(store, bad) as loop:
         loop.order(1)
@@ -240,6 +238,39 @@ async def test_an_order_breaks_off_the_reading_of_a_large_replica(
     assert [size for size in pieces if size >= MIB][-3:] == [4 * MIB, 4 * MIB, MIB]
     assert sum(read_pass(one.path).checked for one in store.volumes) == 21
     assert not bad
+
+
+def pieces_of(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """What scrubbers ask leave to read from now on."""
+    pieces: list[int] = []
+    wait_s = Scrubber._wait_s
+
+    def noted(self: Scrubber, size_bytes: int, pace: Pace, now_s: float) -> float:
+        pieces.append(size_bytes)
+        return wait_s(self, size_bytes, pace, now_s)
+
+    monkeypatch.setattr(Scrubber, "_wait_s", noted)
+    return pieces
+
+
+async def test_an_order_breaks_off_the_reading_of_an_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is read at the rate of the pass; and small replicas cost what it takes to find them."""
+    store = filled(tmp_path)
+    pieces = pieces_of(monkeypatch)
+    async with running(store, []) as loop:
+        loop.order(1)
+        async with asyncio.timeout(LIMIT_S):
+            while not pieces:
+                await asyncio.sleep(0)
+        assert not any(read_pass(volume.path).checked for volume in store.volumes)
+        loop.order(RATE)
+        for volume in store.volumes:
+            await scrubbed(volume, 2 if read_pass(volume.path).number == 2 else 1)
+    assert sum(read_pass(volume.path).checked for volume in store.volumes) == 20
+    assert len(pieces) >= 20 + len(store.volumes)
+    assert min(pieces) == scrubber.LEAST_BYTES
 
 
 async def test_the_end_of_the_process_waits_for_no_budget(tmp_path: Path) -> None:
