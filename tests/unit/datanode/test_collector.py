@@ -150,7 +150,9 @@ async def test_it_works_in_small_steps(peer: Peer) -> None:
 
 async def test_its_steps_are_smaller_beside_somebody_who_adds(peer: Peer) -> None:
     peer.cids.put([(Cid.of(RAW, b"%d" % n), b"%d" % n) for n in range(STEP_BESIDE_ADDS + 5)])
+    peer.clock.advance(claims.SLICE_S)  # those were of somebody who has ended
     with peer.cids.claims.adding():
+        peer.put(b"new")
         steps = await peer.collect()
     assert [step.replicas for step in steps] == [STEP_BESIDE_ADDS, 5]
 
