@@ -23,6 +23,7 @@ from twinfs.datanode.blockstore import BlockStore
 from twinfs.datanode.cidstore import CidStore
 from twinfs.datanode.claims import Claims, Marks
 from twinfs.datanode.content import Content
+from twinfs.datanode.peers import collector
 from twinfs.datanode.peers.collector import STEP_BESIDE_ADDS, STEP_REPLICAS, Collector, Root, Step
 from twinfs.datanode.volumes import Volume
 
@@ -148,7 +149,10 @@ async def test_it_works_in_small_steps(peer: Peer) -> None:
     assert [step.replicas for step in steps] == [STEP_REPLICAS] * 3 + [5]
 
 
-async def test_its_steps_are_smaller_beside_somebody_who_adds(peer: Peer) -> None:
+async def test_its_steps_are_smaller_beside_somebody_who_adds(
+    peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collector, "ADDS_S", 10.0)
     peer.cids.put([(Cid.of(RAW, b"%d" % n), b"%d" % n) for n in range(STEP_BESIDE_ADDS + 5)])
     peer.clock.advance(claims.SLICE_S)  # those were of somebody who has ended
     with peer.cids.claims.adding():
