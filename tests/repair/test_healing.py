@@ -152,7 +152,7 @@ def test_fsck_says_what_is_lost(four: Bench) -> None:
     text = four.dfs("fsck", "/", "--racks", code=1)
     assert "/lost: " in text
     assert "corrupt" in text
-    assert "/ is CORRUPT: 1 blocks can't be read" in text
+    assert "/ is CORRUPT: 1 block can't be read" in text
     assert four.blocks("/lost")[0]["problems"][0] == "corrupt"
     flip(file, 10)  # as it was: the next look finds it good
     four.dfs("admin", "scrub", str(four.number(server)))
