@@ -51,6 +51,7 @@ POINTS: Final[dict[str, str]] = {
     "blocks.folder": "a new folder for replicas is made durable",
     "draining.folder": "that a volume is drained, or not any more, is made durable",
     "removed.folder": "that a volume was removed is made durable",
+    "rebuild.folder": "that a volume's index is made anew from its files is made durable",
     "index.aside": "a damaged index is put aside",
     "sweep.unrecorded": "at the start: a file that was never recorded goes back to being written",
     "sweep.recorded": "at the start: a recorded file gets its final name",

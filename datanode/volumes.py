@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 FORMAT_VERSION = 1
 # Files by which a volume remembers what operators decided about it.
 DRAINING = "draining"
+REBUILDING = "rebuilding"  # there while an index does not know all files yet
+RECORDED_AT_ONCE = 512  # files; a commit for each would take a slow disk minutes
 REMOVED = "removed"
 NAME = re.compile(r"blk_(\d+)_(\d+)")
 
@@ -211,6 +213,8 @@ class Volume:
     def _open_index(self) -> Index:
         file = self.path / "index.db"
         fresh = not file.exists()
+        if fresh:
+            self._begin_rebuild()
         try:
             index = Index(file)
         except StoreDamaged as error:
@@ -221,12 +225,13 @@ class Volume:
                 error,
                 aside,
             )
+            self._begin_rebuild()
             disk.rename(file, aside, "index.aside")
             with contextlib.suppress(FileNotFoundError):
                 disk.rename(Path(f"{file}-wal"), Path(f"{aside}-wal"), "index.aside")
             Path(f"{file}-shm").unlink(missing_ok=True)
             index, fresh = Index(file), True
-        if fresh:
+        if fresh or (self.path / REBUILDING).exists():
             self._rebuild(index)
         return index
 
@@ -247,6 +252,7 @@ class Volume:
         try:
             replicas, data = self.index.salvage()
             aside = self.path / "quarantine" / f"index.db.{new_uuid()}"
+            self._begin_rebuild()
             self.index.renew(aside)
             sizes = {path.name: path.stat().st_size for _, _, path in self.files("blocks")}
             kept = [
@@ -270,25 +276,41 @@ class Volume:
         finally:
             self.renewing = False
 
+    def _begin_rebuild(self) -> None:
+        """Note, durably, that the index lacks files that are there: should the process end, the next one goes on with them, and takes
+        none for a write that is left over."""
+        if next(self.files("blocks"), None) is None:
+            return
+        try:
+            (self.path / REBUILDING).touch()
+            disk.fsync_directory(self.path, "rebuild.folder")
+        except OSError as error:
+            log.warning("%s can't be written: %s", self.path / REBUILDING, error.strerror)
+
     def _rebuild(self, index: Index) -> None:
         """Hash every block file that a new index does not know."""
+        recorded: list[Future[Added]] = []
         for block_id, generation, path in self.files("blocks"):
             known = index.get(block_id)
             if known is not None and known.generation >= generation:
                 continue
-            self._record(index, block_id, generation, path)
+            recorded.append(self._record(index, block_id, generation, path))
+            if len(recorded) == RECORDED_AT_ONCE:
+                _wait_for(recorded)
+        _wait_for(recorded)
+        (self.path / REBUILDING).unlink(missing_ok=True)
 
     @staticmethod
-    def _record(index: Index, block_id: int, generation: int, path: Path) -> None:
-        """Hash a block file and record it."""
+    def _record(index: Index, block_id: int, generation: int, path: Path) -> Future[Added]:
+        """Hash a block file and record it; done when that is durable."""
         digests = bytearray()
         length = 0
         with path.open("rb", buffering=0) as file:
             while chunk := file.read(CHUNK_BYTES):
                 digests += digest_of(chunk)
                 length += len(chunk)
-        index.add([Replica(block_id, generation, length, False, bytes(digests))]).result()
         log.info("indexed %s again", path.name)
+        return index.add([Replica(block_id, generation, length, False, bytes(digests))])
 
     def _settle(self) -> None:
         self._sweep()
@@ -355,7 +377,7 @@ class Volume:
             known = self.index.get(block_id)
             if known is None:
                 log.warning("%s was not recorded any more", path)
-                self._record(self.index, block_id, generation, path)
+                self._record(self.index, block_id, generation, path).result()
                 self.count(1, path.stat().st_size)
                 found.append(block_id)
         return found
@@ -461,6 +483,13 @@ class Volume:
         self.index.close()
         self.cids.close()
         os.close(self._lock)
+
+
+def _wait_for(recorded: list[Future[Added]]) -> None:
+    """Until all is durable; the list is empty then."""
+    for future in recorded:
+        future.result()
+    recorded.clear()
 
 
 def choose_volume(volumes: Sequence[Volume], size_bytes: int, rng: random.Random) -> Volume:

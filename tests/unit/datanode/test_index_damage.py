@@ -7,6 +7,7 @@ import os
 import random
 import sqlite3
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,9 @@ from twinfs.common.checksum import digest_of
 from twinfs.common.errors import DfsError, StoreTooNew
 from twinfs.common.model import BlockId, BlockRef, GenerationStamp
 from twinfs.common.transfer import SmallBlock
-from twinfs.datanode import quarantine
+from twinfs.datanode import quarantine, volumes
 from twinfs.datanode.blockstore import BlockStore
-from twinfs.datanode.index import Replica
+from twinfs.datanode.index import Added, Replica
 from twinfs.datanode.volumes import Volume
 
 # A thousand of each take some minutes: DAMAGE_FLIPS=1000.
@@ -306,3 +307,39 @@ def test_an_index_damaged_all_over_is_made_anew_in_the_end(
         ids = [replica.block_id for replica in volume.index.page(-1, 1_000)]
         assert set(ids) <= set(contents())
         volume.close()
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_rebuild_that_was_broken_off_is_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: bool
+) -> None:
+    """What it had not come to was finalized before, and is no write that is left over."""
+    folder = tmp_path / "volume"
+    fill(folder)
+    if lost:
+        for file in folder.glob("index.db*"):
+            file.unlink()
+    else:
+        (folder / "index.db").write_bytes(b"no database at all" * 1_000)
+    files = {path.name for path in (folder / "blocks").rglob("blk_*")}
+    assert len(files) > 8
+    record = Volume._record
+    seen = 0
+
+    def dies(*arguments: object) -> Future[Added]:
+        nonlocal seen
+        seen += 1
+        if seen == 6:
+            raise KeyboardInterrupt
+        return record(*arguments)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(volumes, "RECORDED_AT_ONCE", 2)
+        patched.setattr(Volume, "_record", staticmethod(dies))
+        with pytest.raises(KeyboardInterrupt):
+            Volume(folder, reserved_bytes=0)
+    volume = Volume(folder, reserved_bytes=0)
+    recorded = {f"blk_{r.block_id}_{r.generation}" for r in volume.index.page(0, 1_000)}
+    assert recorded == files
+    assert not list((folder / "writing").iterdir()) and not (folder / "rebuilding").exists()
+    volume.close()
