@@ -327,15 +327,19 @@ class CidIndex:
                     raise database_error(error, self._path) from error
             after = page[-1].block_id
 
-    def close(self) -> None:
-        """After the index's last change."""
+    def stop(self) -> None:
+        """Leave the index alone from now on: before it is closed. What changes yet is noted."""
         self._closing.set()
         self._wake.set()
         self._thread.join()
+
+    def close(self) -> None:
+        """After the index's last change."""
+        self.stop()
         complete = False
         with contextlib.suppress(sqlite3.Error, DfsError):
             self.settle()
-            complete = self._complete
+            complete = self._complete and not self._overflow
         self._reader.close()
         self._bulk_reader.close()
         with contextlib.suppress(sqlite3.Error):

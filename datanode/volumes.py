@@ -480,6 +480,8 @@ class Volume:
                 self.fail(error.strerror or str(error))
 
     def close(self) -> None:
+        # It may be going through the index: a connection that is closed under a reading thread ends the process.
+        self.cids.stop()
         self.index.close()
         self.cids.close()
         os.close(self._lock)
