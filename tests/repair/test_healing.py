@@ -75,6 +75,8 @@ def test_a_truncated_and_a_vanished_replica_are_found_by_readers(four: Bench) ->
 
     def told() -> bool:
         assert four.get("/cut") == data
+        if not cut.exists() or cut.stat().st_size == len(data):
+            return True  # put aside or healed already, between two looks
         state = four.blocks("/cut")[0]
         return four.fsck()["cluster"]["corrupt_replicas"] > 0 or len(state["replicas"]) != 3
 
