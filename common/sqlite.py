@@ -13,7 +13,7 @@ import logging
 import os
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
@@ -508,8 +508,10 @@ class Database:
         self._sums = sums
         self._writer_connection = connect(path, cache_kib=cache_kib)
         self._local = threading.local()
-        self._readers: list[sqlite3.Connection] = []
+        # Each with the lock that its thread holds while it reads: a connection that is closed meanwhile ends the process.
+        self._readers: dict[sqlite3.Connection, threading.Lock] = {}
         self._lock = threading.Lock()
+        self._closed = False
         self._writer = GroupWriter(
             self._writer_connection,
             PlainHooks(),
@@ -551,9 +553,18 @@ class Database:
         if connection is None:
             connection = connect(self._path, cache_kib=1024, read_only=True)
             self._local.connection = connection
+            self._local.lock = threading.Lock()
             with self._lock:
-                self._readers.append(connection)
+                self._readers[connection] = self._local.lock
         return connection
+
+    def read(self, statement: str, params: Sequence[object] = ()) -> list[Any]:
+        """All rows that a reading statement finds, by this thread's own connection. sqlite3.Error, also once this is closed."""
+        connection = self.reader()
+        with self._local.lock:
+            if self._closed:  # whoever closes must not wait for one read after the other
+                raise sqlite3.ProgrammingError("the database is closed")
+            return connection.execute(statement, params).fetchall()
 
     def release_reader(self) -> None:
         """Close this thread's reading connection; to be called by a thread that ends."""
@@ -562,16 +573,18 @@ class Database:
             self._local.connection = None
             with self._lock:
                 # `close` in another thread may have been here before.
-                if connection in self._readers:
-                    self._readers.remove(connection)
+                self._readers.pop(connection, None)
             connection.close()
 
     def close(self) -> None:
+        """Waits for those who read."""
         self._writer.close()
+        self._closed = True
         with self._lock:
-            readers, self._readers = self._readers, []
-        for connection in readers:
-            connection.close()
+            readers, self._readers = self._readers, {}
+        for connection, reading in readers.items():
+            with reading:
+                connection.close()
         with contextlib.suppress(sqlite3.Error):
             self._last_checkpoint()
         self._writer_connection.close()

@@ -99,7 +99,7 @@ class Index:
         try:
             database = Database(self.path, sums=self._sums)
             database.run(_prepare)
-            database.reader().execute("SELECT block_id, generation FROM damaged").fetchall()
+            database.read("SELECT block_id, generation FROM damaged")
             return database
         except (StoreError, sqlite3.Error) as error:
             failure = (
@@ -126,7 +126,7 @@ class Index:
     def _rows(self, statement: str, params: Sequence[object] = ()) -> list[Any]:
         """What a reading statement finds. An index that can't be read is suspect from then on."""
         try:
-            return self._database.reader().execute(statement, params).fetchall()
+            return self._database.read(statement, params)
         except sqlite3.Error as error:
             failure = database_error(error, self.path)
             if isinstance(failure, StoreDamaged):

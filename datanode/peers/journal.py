@@ -74,7 +74,7 @@ class Journal:
         self._database.run(operation)
 
     def _read(self, statement: str) -> list[tuple[object, ...]]:
-        return self._database.reader().execute(statement).fetchall()
+        return self._database.read(statement)
 
     def pin(self, pin: LocalPin) -> None:
         self._write("INSERT OR REPLACE INTO own_pins VALUES (?, ?, ?, ?)", [pin])
