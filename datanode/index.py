@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 
 from ..common import disk
 from ..common.checksum import digest_of
+from ..common.database import Database
 from ..common.errors import DfsError, StoreDamaged, StoreError, StoreTooNew, VolumeFailed
 from ..common.pagesums import PageSums
-from ..common.sqlite import Commits, Database, database_error
+from ..common.sqlite import Commits, database_error
 
 FORMAT_VERSION = 1
 SCHEMA = """

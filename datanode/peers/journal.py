@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...common import codec
+from ...common.database import Database
 from ...common.peering import SharedPin
-from ...common.sqlite import Database
 
 SCHEMA = """
 -- Pins of this peer alone. cid: the binary CID. kind: "recursive" or "direct". One content may be held for several reasons.

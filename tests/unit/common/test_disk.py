@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 from twinfs.common import disk, faults
+from twinfs.common.database import Database
 from twinfs.common.errors import InvalidConfig, StoreError
 from twinfs.common.faults import Durable, Plan, PlannedFaults, Rule, Skew, SkewedClock
 from twinfs.common.runtime import ManualClock
-from twinfs.common.sqlite import Database
 
 ROOT = Path(__file__).resolve().parents[3]
 SERVERS = [
@@ -197,7 +197,7 @@ CRASHING = """
 import sys, threading
 from pathlib import Path
 from twinfs.common import disk, faults
-from twinfs.common.sqlite import Database
+from twinfs.common.database import Database
 folder = Path(sys.argv[1])
 faults.set_up(str(folder / "plan.json"))
 database = Database(folder / "x.db")

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from twinfs.common import disk, sqlite
+from twinfs.common.database import Database
 from twinfs.common.pagesums import CHECKED_AT_ONCE, MAGIC, SUM_BYTES, UNKNOWN, PageSums
-from twinfs.common.sqlite import Database
 
 PAGE = 4096
 

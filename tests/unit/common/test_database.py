@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from twinfs.common.sqlite import Database
+from twinfs.common.database import Database
 
 
 def test_a_reader_may_be_released_after_the_database_was_closed(tmp_path: Path) -> None:
