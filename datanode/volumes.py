@@ -232,8 +232,41 @@ class Volume:
             Path(f"{file}-shm").unlink(missing_ok=True)
             index, fresh = Index(file), True
         if fresh or (self.path / REBUILDING).exists():
+            self._salvage_again(index)
             self._rebuild(index)
         return index
+
+    def _salvage_again(self, index: Index) -> None:
+        """What a former process was about to take over from a damaged index when it died."""
+        with contextlib.suppress(FileNotFoundError):
+            name = (self.path / REBUILDING).read_text(encoding="utf-8")
+            aside = self.path / "quarantine" / name
+            if not name or not aside.exists():
+                return
+            try:
+                damaged = Index(aside)
+                try:
+                    self._take_over(index, *damaged.salvage())
+                finally:
+                    damaged.close()
+            except DfsError as error:
+                log.error("%s; what was in it has to come from other nodes", error.message)
+
+    def _take_over(
+        self, index: Index, replicas: Sequence[Replica], data: Sequence[tuple[int, bytes]]
+    ) -> None:
+        """Record what was salvaged, as far as its files are there."""
+        sizes = {path.name: path.stat().st_size for _, _, path in self.files("blocks")}
+        kept = [
+            replica
+            for replica in replicas
+            if replica.inline
+            or sizes.get(block_name(replica.block_id, replica.generation)) == replica.length
+        ]
+        for start in range(0, len(kept), RECORDED_AT_ONCE):
+            part = kept[start : start + RECORDED_AT_ONCE]
+            ids = {replica.block_id for replica in part}
+            index.add(part, [entry for entry in data if entry[0] in ids]).result()
 
     def renew_index(self) -> None:
         """Put a damaged index aside and make a new one of what can still be read of it, and of the block files.
@@ -252,19 +285,9 @@ class Volume:
         try:
             replicas, data = self.index.salvage()
             aside = self.path / "quarantine" / f"index.db.{new_uuid()}"
-            self._begin_rebuild()
+            self._begin_rebuild(aside.name)
             self.index.renew(aside)
-            sizes = {path.name: path.stat().st_size for _, _, path in self.files("blocks")}
-            kept = [
-                replica
-                for replica in replicas
-                if replica.inline
-                or sizes.get(block_name(replica.block_id, replica.generation)) == replica.length
-            ]
-            for start in range(0, len(kept), 500):
-                part = kept[start : start + 500]
-                ids = {replica.block_id for replica in part}
-                self.index.add(part, [entry for entry in data if entry[0] in ids]).result()
+            self._take_over(self.index, replicas, data)
             self._rebuild(self.index)
             self.replicas, self.used_bytes = self.index.totals()
         except (OSError, DfsError) as error:
@@ -276,13 +299,15 @@ class Volume:
         finally:
             self.renewing = False
 
-    def _begin_rebuild(self) -> None:
-        """Note, durably, that the index lacks files that are there: should the process end, the next one goes on with them, and takes
-        none for a write that is left over."""
-        if next(self.files("blocks"), None) is None:
+    def _begin_rebuild(self, salvaged: str = "") -> None:
+        """Note, durably, that the index lacks what is there: should the process end, the next one goes on with it, and takes no file
+        for a write that is left over. *salvaged*: in quarantine, the damaged index that has more."""
+        if not salvaged and next(self.files("blocks"), None) is None:
             return
         try:
-            (self.path / REBUILDING).touch()
+            with (self.path / REBUILDING).open("wb", buffering=0) as file:
+                file.write(salvaged.encode())
+                disk.fdatasync(file.fileno(), "rebuild.sync")
             disk.fsync_directory(self.path, "rebuild.folder")
         except OSError as error:
             log.warning("%s can't be written: %s", self.path / REBUILDING, error.strerror)

@@ -18,7 +18,7 @@ from twinfs.common.model import BlockId, BlockRef, GenerationStamp
 from twinfs.common.transfer import SmallBlock
 from twinfs.datanode import quarantine, volumes
 from twinfs.datanode.blockstore import BlockStore
-from twinfs.datanode.index import Added, Replica
+from twinfs.datanode.index import Added, Index, Replica
 from twinfs.datanode.volumes import Volume
 
 # A thousand of each take some minutes: DAMAGE_FLIPS=1000.
@@ -343,3 +343,36 @@ def test_a_rebuild_that_was_broken_off_is_gone_on_with(
     assert recorded == files
     assert not list((folder / "writing").iterdir()) and not (folder / "rebuilding").exists()
     volume.close()
+
+
+@pytest.mark.parametrize("at", ["before the first row", "among the files"])
+def test_small_blocks_outlive_the_death_of_who_makes_their_index_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    """They are nowhere else: what was salvaged once is salvaged again."""
+    folder = tmp_path / "volume"
+    fill(folder)
+    volume = Volume(folder, reserved_bytes=0)
+    volume.index.suspect = "a row has changed"
+
+    def dies(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        if at == "before the first row":
+            patched.setattr(Index, "add", dies)
+        else:
+            patched.setattr(Volume, "_rebuild", dies)
+        with pytest.raises(KeyboardInterrupt):
+            volume.renew_index()
+    volume.close()
+    store = BlockStore(
+        [Volume(folder, reserved_bytes=0)], small_block_bytes=64 * 1024, rng=random.Random(1)
+    )
+    for block_id, data in contents().items():
+        found = store.find(block_id)
+        assert found is not None and found[1].length == len(data)
+        if found[1].inline:
+            assert store.small([block_id])[block_id][1] == data
+    assert not (folder / "rebuilding").exists()
+    store.close()
