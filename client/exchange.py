@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import random
 from collections.abc import AsyncIterator, Callable
 from typing import Protocol
@@ -23,6 +22,7 @@ from ..common.errors import (
     DfsError,
     InvalidContent,
     Unavailable,
+    system_reason,
 )
 from ..common.ipld.cid import MAX_BLOCK_BYTES, Cid, verify
 from ..common.runtime import Clock
@@ -255,7 +255,7 @@ class Exchange:
         except TimeoutError:
             raise Unavailable(f"{name} sends nothing") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise Unavailable(f"can't get a block from {name}: {_why(error)}") from None
+            raise Unavailable(f"can't get a block from {name}: {system_reason(error)}") from None
 
     async def close(self) -> None:
         tasks = list(self._flights.values())
@@ -264,14 +264,6 @@ class Exchange:
         await asyncio.gather(*tasks, return_exceptions=True)
         if self._session is not None:
             await self._session.close()
-
-
-def _why(error: Exception) -> str:
-    """Without the library's own words around what the system says."""
-    number = getattr(error, "errno", None)
-    if number is not None and number > 0:
-        return os.strerror(number)
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 __all__ = ["Exchange", "Finder", "NoFinder"]

@@ -23,12 +23,13 @@ from ..common.errors import (
     StoreConflict,
     StoreUnavailable,
     Unavailable,
+    system_reason,
 )
 from ..common.messages import Failure
 from ..common.model import Struct
 from ..common.operations import OPERATIONS
 from ..common.proxy import parse_proxy
-from ..common.retry import PATIENCE_S, backoff_s
+from ..common.retry import Patience, backoff_s
 from ..common.runtime import SystemClock, elapsed_timer, system_random
 from .http_call import HttpConnection
 
@@ -72,11 +73,9 @@ class HttpNameNode:
         """The operation's response. Raises what the NameNode answers, or Unavailable after `retry_s`."""
         self._count += 1
         name = f"{self._client}-{self._count}"
-        started_s = self._clock.monotonic_s()
-        deadline_s = started_s + self._retry_s
+        patience = Patience(log, self._clock.monotonic_s(), self._retry_s)
         pause = threading.Event()
         attempt = 0
-        told = False
         while True:
             try:
                 began_s = elapsed_timer()
@@ -88,11 +87,9 @@ class HttpNameNode:
                 self._turn()
                 delay_s = backoff_s(attempt, self._rng, base_s=0.05, cap_s=2.0)
                 now_s = self._clock.monotonic_s()
-                if now_s + delay_s > deadline_s:
+                if now_s + delay_s > patience.deadline_s:
                     raise error
-                if not told and now_s - started_s >= PATIENCE_S:
-                    told = True
-                    log.warning("%s; trying for %.0f s more", error.message, deadline_s - now_s)
+                patience.tell(error.message, now_s)
                 attempt += 1
                 pause.wait(delay_s)
 
@@ -123,8 +120,9 @@ class HttpNameNode:
             answer = self._connection.post(f"/v1/{operation}", pack(request), headers)
         except OSError as error:
             self.close()
-            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            raise Unavailable(f"can't reach the NameNode at {url}: {reason}") from None
+            raise Unavailable(
+                f"can't reach the NameNode at {url}: {system_reason(error)}"
+            ) from None
         if answer.status == 200:
             return codec.unpack(answer.body, OPERATIONS[operation].response)
         try:

@@ -26,6 +26,7 @@ from ..common.errors import (
     StoreConflict,
     StoreUnavailable,
     Unavailable,
+    system_reason,
 )
 from ..common.messages import (
     MAX_FRAME_BYTES,
@@ -36,7 +37,7 @@ from ..common.messages import (
 )
 from ..common.model import Struct
 from ..common.operations import OPERATIONS
-from ..common.retry import PATIENCE_S, backoff_s
+from ..common.retry import Patience, backoff_s
 from ..common.runtime import Clock, SystemClock, elapsed_timer, system_random
 
 log = logging.getLogger(__name__)
@@ -192,18 +193,14 @@ class RpcNameNode:
         return future
 
     async def _again(self, operation: str, request: Struct, call_id: int, error: DfsError) -> Any:
-        began_s = self._clock.monotonic_s()
-        deadline_s = began_s + self._retry_s
+        patience = Patience(log, self._clock.monotonic_s(), self._retry_s)
         attempt = 0
-        told = False
         while True:
             delay_s = backoff_s(attempt, self._rng, base_s=0.1, cap_s=RETRY_CAP_S)
             now_s = self._clock.monotonic_s()
-            if now_s + delay_s > deadline_s:
+            if now_s + delay_s > patience.deadline_s:
                 raise error
-            if not told and now_s - began_s >= PATIENCE_S:
-                told = True
-                log.warning("%s; trying for %.0f s more", error.message, deadline_s - now_s)
+            patience.tell(error.message, now_s)
             await asyncio.sleep(delay_s)
             attempt += 1
             try:
@@ -264,8 +261,7 @@ class RpcNameNode:
     async def _keep(self) -> None:
         """Connect when there are calls, receive answers, connect again; until closed."""
         attempt = 0
-        down_since_s: float | None = None
-        told = False
+        patience: Patience | None = None  # while there is no connection
         turn = 0
         while True:
             if not self._pending:
@@ -280,22 +276,18 @@ class RpcNameNode:
                     continue
                 turn += 1
                 now_s = self._clock.monotonic_s()
-                down_since_s = now_s if down_since_s is None else down_since_s
-                if now_s - down_since_s >= self._retry_s:
+                patience = patience or Patience(log, now_s, self._retry_s)
+                if now_s >= patience.deadline_s:
                     self._fail_all(error)
-                    down_since_s, told = None, False
-                    attempt = 0
+                    attempt, patience = 0, None
                     continue
-                if not told and now_s - down_since_s >= PATIENCE_S:
-                    told = True
-                    left_s = down_since_s + self._retry_s - now_s
-                    log.warning("%s; trying for %.0f s more", error.message, left_s)
+                patience.tell(error.message, now_s)
                 await asyncio.sleep(
                     backoff_s(attempt, self._rng, base_s=RETRY_BASE_S, cap_s=RETRY_CAP_S)
                 )
                 attempt += 1
                 continue
-            attempt, down_since_s, told = 0, None, False
+            attempt, patience = 0, None
             self._socket = socket
             self._queue.clear()
             self._send_calls(socket, sorted(self._pending))
@@ -377,9 +369,5 @@ class RpcNameNode:
         self._fail_all(Unavailable("the connection to the NameNode was closed"))
 
 
-def _reason(error: BaseException) -> str:
-    if isinstance(error, TimeoutError):
-        return "no answer in time"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return str(error) or type(error).__name__
+def _reason(error: Exception) -> str:
+    return "no answer in time" if isinstance(error, TimeoutError) else system_reason(error)

@@ -12,7 +12,14 @@ from typing import Any
 
 from ..common.checksum import DIGEST_BYTES
 from ..common.codec import error_of, from_json
-from ..common.errors import ConnectionLost, DfsError, InvalidConfig, InvalidRequest, Unavailable
+from ..common.errors import (
+    ConnectionLost,
+    DfsError,
+    InvalidConfig,
+    InvalidRequest,
+    Unavailable,
+    system_reason,
+)
 from ..common.framing import FrameSocket
 from ..common.ipld.cid import Cid
 from ..common.messages import Failure
@@ -51,7 +58,7 @@ class PeerClient:
 
     def _failed(self, error: Exception) -> Unavailable:
         self._connection.close()
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        reason = system_reason(error)
         return Unavailable(f"can't reach the peer at {self.url}: {reason}; --peer names another")
 
     def _answer(self) -> http.client.HTTPResponse:

@@ -438,5 +438,7 @@ def error_from_code(code: str, message: str) -> DfsError:
 
 def system_reason(error: Exception) -> str:
     """The system's own words for what went wrong, without what asyncio and Python put around them."""
-    number = getattr(error, "errno", None)
-    return os.strerror(number) if number else str(error) or type(error).__name__
+    number = getattr(error, "errno", None) or 0
+    if number > 0:  # a resolver's are below
+        return os.strerror(number)
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from ... import __version__
 from ...common.config import ROLES, Setting, settings
-from ...common.errors import DfsError
+from ...common.errors import DfsError, system_reason
 from ...common.runtime import SystemClock
 from ...common.watch import GetOverview, Overview
 from .support import Shell, human
@@ -207,7 +207,7 @@ def _ports(role: str, values: dict[str, Any]) -> Iterator[Check]:
             yield Check(
                 "bad",
                 what,
-                f"{where}: {_reason(error)}",
+                f"{where}: {system_reason(error)}",
                 "Is host an address of this machine, and the port below 65536?",
             )
         else:
@@ -220,10 +220,6 @@ def _ports(role: str, values: dict[str, Any]) -> Iterator[Check]:
                     f"another program listens at {where}",
                     f"End that one, or set {name} of [{role}].",
                 )
-
-
-def _reason(error: Exception) -> str:
-    return str(getattr(error, "strerror", None) or error or type(error).__name__)
 
 
 # --- the cluster -----------------------------------------------------------------------------------
@@ -299,7 +295,7 @@ def _node(node: Any, clock: SystemClock) -> Iterator[Check]:
         yield Check(
             "bad",
             name,
-            f"its data port can't be reached from here ({_reason(error)})",
+            f"its data port can't be reached from here ({system_reason(error)})",
             "Nothing listens there: start it again, and see its log for why it ended."
             if gone
             else "Open the port in the firewall, or set advertise to an address that all can reach.",

@@ -16,8 +16,7 @@ NOBODY = "http://127.0.0.1:1"
 
 @pytest.fixture(autouse=True)
 def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("http_namenode", "namenode_api"):
-        monkeypatch.setattr(f"twinfs.client.{module}.PATIENCE_S", 0.0)
+    monkeypatch.setattr("twinfs.common.retry.PATIENCE_S", 0.0)
 
 
 def test_a_command_says_that_it_waits(caplog: pytest.LogCaptureFixture) -> None:
